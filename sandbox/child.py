@@ -1,0 +1,343 @@
+"""A command in a jail, seen by the keeper that started it.
+
+Order of processes: keeper → bubblewrap (first of a PID namespace of ours) → bubblewrap's init
+(first of the jail's) → the command. Killing the first kills all, and when it has been waited for,
+all are dead, daemons that forked twice included.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import stat
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from sandbox import census, jail, spawn, syscalls
+from sandbox.anchor import check_anchors
+from sandbox.census import Process
+from sandbox.end import Cause, End, Unstarted, exit_code_of, read_end
+from sandbox.errors import JailError
+from sandbox.feature import Features
+from sandbox.jail import JailSpec
+from sandbox.namespace import Stage
+from sandbox.seccomp import assemble
+
+# A jail takes milliseconds. This only bounds a host that hangs, e.g. in a dead network mount.
+BUILD_S = 30.0
+
+
+class Child:
+    """A running command. Made by `start`; the thread that made it must stay alive.
+
+    Attributes:
+        pid: host pid of the jail's outermost process.
+        agent: host pid of the command itself; None where it ended before it could be seen.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        *,
+        status_fd: int,
+        stderr_fd: int,
+        stderr_offset: int | None,
+        program: str | None,
+    ) -> None:
+        self.pid = pid
+        self.agent: int | None = None
+        self._pidfd = os.pidfd_open(pid)
+        self._agent_pidfd: int | None = None
+        self._status_fd = status_fd
+        self._stderr_fd = stderr_fd
+        self._stderr_offset = stderr_offset
+        self._program = program
+        self._built = False
+        self._end: End | None = None
+
+    def fileno(self) -> int:
+        """A pidfd, readable once the jail is empty: for select, epoll and event loops."""
+        return self._pidfd
+
+    @property
+    def end(self) -> End | None:
+        """How it ended, as far as `poll` or `wait` have found out."""
+        return self._end
+
+    def poll(self) -> End | None:
+        """How it ended, or None. Never blocks."""
+        return self.wait(0)
+
+    def wait(self, timeout_s: float | None = None) -> End | None:
+        """Waits until nothing of the jail is left and says how the command ended; None: timed out.
+
+        Processes that the command left behind are killed as soon as it ends.
+        """
+        if self._end is None and _readable(self._pidfd, timeout_s):
+            _, launcher = os.waitpid(self.pid, 0)
+            agent = self._agent_pidfd
+            self._end = read_end(
+                launcher=launcher,
+                agent=None if agent is None else syscalls.pidfd_exit_status(agent),
+                reported=exit_code_of(_drain(self._status_fd)),
+                built=self._built,
+                message=self._complaint(),
+                found=self._program is not None,
+            )
+        return self._end
+
+    def terminate(self, number: int = signal.SIGTERM) -> bool:
+        """Sends a signal to the command. False: there is none any more, or none was ever seen."""
+        if self._agent_pidfd is None or self._end is not None:
+            return False
+        try:
+            signal.pidfd_send_signal(self._agent_pidfd, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """SIGKILL to everything in the jail at once. `wait` says when it is done."""
+        if self._end is None:
+            try:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def processes(self) -> tuple[Process, ...]:
+        """The command and what it started, leaving out bubblewrap's own two."""
+        if self._end is not None:
+            return ()
+        everyone = tuple(census.descend(self.pid))
+        inner = {process.pid for process in everyone if process.parent == self.pid}
+        return tuple(
+            process
+            for process in everyone
+            if process.pid != self.pid and process.pid not in inner and process.state != "Z"
+        )
+
+    def cpu_s(self) -> float:
+        """CPU seconds used in the jail, by what lives and by the dead that were waited for."""
+        ticks = sum(process.cpu_ticks for process in census.descend(self.pid))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def close(self) -> None:
+        """Kills what is left, waits for it and closes all descriptors."""
+        if self._status_fd < 0:
+            return
+        self.kill()
+        self.wait()
+        os.close(self._pidfd)
+        os.close(self._status_fd)
+        os.close(self._stderr_fd)
+        if self._agent_pidfd is not None:
+            os.close(self._agent_pidfd)
+        self._status_fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def await_built(self, built: socket.socket, timeout_s: float) -> None:
+        """Returns when the command is about to be executed, or has ended. Closes `built`.
+
+        Raises JailError when the jail could not be built, or not in time.
+        """
+        with built:
+            in_time = _readable(built.fileno(), timeout_s)
+            self._built = in_time and _was_read(built)
+        if self._built:
+            self._find_agent(timeout_s)
+        elif not in_time:
+            self.close()
+            raise JailError(
+                f"the jail was not ready after {timeout_s:g} s",
+                hint="a mount of this host may hang: look at `mount` for dead network file systems",
+            )
+        else:
+            self.wait()
+        if isinstance(self._end, Unstarted) and self._end.cause is Cause.JAIL:
+            self.close()
+            raise JailError(
+                f"the jail cannot be built: {self._end.message or 'bubblewrap gave no reason'}",
+                hint="`nanosup doctor` shows what this host forbids",
+            )
+
+    def _find_agent(self, timeout_s: float) -> None:
+        """Opens a pidfd of the command, which bubblewrap is just forking."""
+        deadline = time.monotonic() + timeout_s
+        init = next(iter(census.children(self.pid)), None)
+        while init is not None and time.monotonic() < deadline:
+            for pid in census.children(init)[:1]:
+                try:
+                    pidfd = os.pidfd_open(pid)
+                except OSError:
+                    return
+                # Still the parent's child: then the pidfd is not of a reused pid.
+                if (process := census.look_at(pid)) is None or process.parent != init:
+                    os.close(pidfd)
+                    return
+                self.agent, self._agent_pidfd = pid, pidfd
+                return
+            if self.wait(0.0005) is not None:
+                return
+
+    def _complaint(self) -> str:
+        """bubblewrap's last line on stderr, where only it can have written: nothing else ran."""
+        if self._stderr_offset is None:
+            return ""
+        try:
+            # It may be open for writing only.
+            readable = os.open(f"/proc/self/fd/{self._stderr_fd}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                text = os.pread(readable, 4096, self._stderr_offset)
+            finally:
+                os.close(readable)
+        except OSError:
+            return ""
+        lines = text.decode(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("bwrap: ") if lines else ""
+
+
+def start(
+    spec: JailSpec,
+    features: Features,
+    stage: Stage,
+    *,
+    stdout: int,
+    stderr: int,
+    stdin: int | None = None,
+    limits: Mapping[int, int] | None = None,
+    seccomp: bytes | None = None,
+    build_s: float = BUILD_S,
+) -> Child:
+    """Runs `spec` and returns when its command is being executed. Call it from the main thread.
+
+    Attributes:
+        stdout, stderr: descriptors, which stay open here. stderr should be a file, for
+            bubblewrap's complaints to be told in errors.
+        stdin: None: /dev/null.
+        limits: resource.RLIMIT_* → limit.
+        seccomp: a filter program; None: the default one.
+        build_s: how long the jail may take.
+
+    Raises JailError when the jail cannot be built. A command that cannot be executed is no error:
+    the child's end is then `Unstarted`.
+    """
+    argv = jail.bwrap_argv(spec, features)
+    check_anchors(spec)
+    staged = stage.apply(spec)
+    options = "\0".join(jail.bwrap_options(staged, features)).encode(errors="surrogateescape")
+    opened: list[int] = []
+
+    def own(fd: int) -> int:
+        opened.append(fd)
+        return fd
+
+    built, peer = socket.socketpair()
+    status_r, status_w = os.pipe()
+    opened += [peer.detach(), status_w]
+    try:
+        built.send(b"\0")  # so bubblewrap need not wait; that it reads and closes is the news
+        fds = {
+            0: own(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) if stdin is None else stdin,
+            1: stdout,
+            2: stderr,
+            jail.OPTIONS_FD: own(_memory("options", options)),
+            jail.STATUS_FD: status_w,
+            jail.BUILT_FD: opened[0],
+        }
+        if features.seccomp:
+            fds[jail.SECCOMP_FD] = own(_memory("seccomp", seccomp or assemble(features.machine)))
+        for index, file in enumerate(spec.files):
+            fds[jail.FIRST_FILE_FD + index] = own(_memory("file", file.content))
+        image = spawn.Image(
+            argv=tuple(argv),
+            fds=fds,
+            uid=spec.uid,
+            gid=spec.gid,
+            limits=limits or {},
+            terminal=spec.tty,
+            scoped=features.scoped,
+        )
+        offset = _end_of_file(stderr)
+        pid = spawn.spawn(image)
+    except BaseException:
+        built.close()
+        os.close(status_r)
+        raise
+    finally:
+        for fd in opened:
+            os.close(fd)
+    child = Child(
+        pid,
+        status_fd=status_r,
+        stderr_fd=os.dup(stderr),
+        stderr_offset=offset,
+        program=_find_program(spec),
+    )
+    child.await_built(built, build_s)
+    return child
+
+
+def _find_program(spec: JailSpec) -> str | None:
+    """Where the command is on the host, as far as can be said from outside."""
+    name = spec.argv[0]
+    if "/" in name:
+        candidates = [os.path.normpath(os.path.join(spec.cwd, name))]
+    else:
+        path = spec.env.get("PATH", os.defpath).split(":")
+        candidates = [os.path.normpath(os.path.join(spec.cwd, entry, name)) for entry in path]
+    for candidate in candidates:
+        shown = jail.shown_at(spec, candidate)
+        if shown is not None and os.path.lexists(shown):
+            return shown
+    return None
+
+
+def _memory(name: str, content: bytes) -> int:
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _end_of_file(fd: int) -> int | None:
+    status = os.fstat(fd)
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _readable(fd: int, timeout_s: float | None) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+
+
+def _was_read(built: socket.socket) -> bool:
+    """Whether the byte that was sent has been read by a peer that is closed now (unix(7))."""
+    try:
+        built.recv(1)
+    except ConnectionResetError:
+        return False
+    return True
+
+
+def _drain(fd: int) -> bytes:
+    """All there is in a pipe whose writers are dead."""
+    parts = []
+    while part := os.read(fd, 65536):
+        parts.append(part)
+    return b"".join(parts)

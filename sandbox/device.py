@@ -1,0 +1,99 @@
+"""The kernel's end of a mount: /dev/fuse, mount(2), and fusermount3 where that is refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+
+from sandbox.errors import HostError, MountError
+from sandbox.syscalls import MNT_DETACH, MS_NODEV, MS_NOSUID, MS_RDONLY, mount, umount2
+
+_NAME = "nanosup"
+
+
+def mount_device(mountpoint: str, *, is_writable: bool, allow_other: bool) -> int:
+    """Mounts on `mountpoint` and returns the descriptor that requests come from.
+
+    mount(2) is tried first: it needs CAP_SYS_ADMIN in the user namespace that owns the mount
+    namespace. Without it, fusermount3 is asked, which is set-user-ID root. Raises HostError or
+    MountError.
+    """
+    try:
+        fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(
+            f"cannot open /dev/fuse: {error.strerror}",
+            hint="load the fuse module, pass the device to the container, or chmod 666 it",
+        ) from error
+    flags = MS_NOSUID | MS_NODEV | (0 if is_writable else MS_RDONLY)
+    options = [
+        f"fd={fd}",
+        f"rootmode={stat.S_IFDIR:o}",
+        f"user_id={os.geteuid()}",
+        f"group_id={os.getegid()}",
+        "default_permissions",
+    ]
+    if allow_other:
+        options.append("allow_other")
+    try:
+        mount(_NAME, mountpoint, f"fuse.{_NAME}", flags, ",".join(options))
+    except OSError as error:
+        os.close(fd)
+        if error.errno != errno.EPERM:
+            raise MountError(f"cannot mount on {mountpoint}: {error.strerror}") from error
+        return _fusermount(mountpoint, is_writable=is_writable, allow_other=allow_other)
+    return fd
+
+
+def _fusermount(mountpoint: str, *, is_writable: bool, allow_other: bool) -> int:
+    options = ["default_permissions", "nosuid", "nodev", f"fsname={_NAME}", f"subtype={_NAME}"]
+    if allow_other:
+        options.append("allow_other")
+    if not is_writable:
+        options.append("ro")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.set_inheritable(True)
+        command = ["fusermount3", "-o", ",".join(options), "--", mountpoint]
+        try:
+            pid = os.posix_spawnp(
+                command[0], command, os.environ | {"_FUSE_COMMFD": str(theirs.fileno())}
+            )
+        except FileNotFoundError as error:
+            raise HostError(
+                "mount(2) is not permitted and there is no fusermount3",
+                hint="install the package fuse3",
+            ) from error
+        theirs.close()
+        _message, fds, _flags, _address = socket.recv_fds(ours, 1, 1)
+    os.waitpid(pid, 0)
+    if not fds:
+        raise MountError(
+            f"fusermount3 cannot mount on {mountpoint}",
+            hint="its reason is on standard error; allow_other needs user_allow_other",
+        )
+    os.set_inheritable(fds[0], False)
+    return fds[0]
+
+
+def unmount(mountpoint: str) -> bool:
+    """Unmounts at once, or lazily if it is in use. False if the session does not end by itself.
+
+    Must not be called by the process that serves the mount: dirty pages of mapped files are
+    written back first.
+    """
+    for flags in (0, MNT_DETACH):
+        try:
+            umount2(mountpoint, flags)
+            return flags == 0
+        except OSError as error:
+            failure = error
+    if not isinstance(failure, PermissionError):
+        return False
+    for lazily in ((), ("-z",)):
+        command = ["fusermount3", "-u", "-q", *lazily, mountpoint]
+        if os.spawnvp(os.P_WAIT, command[0], command) == 0:
+            return not lazily
+    return False

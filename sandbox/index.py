@@ -1,0 +1,90 @@
+"""Writes the git index of a snapshot, with the stat data that the mount will report.
+
+Made once a snapshot and shared by its lanes, so that `git status` in a fresh lane reads no file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sandbox.gitobject import MODE_GITLINK, MODE_SYMLINK, MODE_TREE, Tree, sorted_entries
+from sandbox.indexfile import Builder, CachedTree
+from sandbox.repository import Repository
+from sandbox.store import Store
+from sandbox.strata import open_strata, walk_stats
+
+
+def _collect(
+    store: Store, builder: Builder, tree: bytes, found: Mapping[bytes, os.stat_result]
+) -> CachedTree:
+    """Adds all paths of `tree` in index order. Trees are held as iterators, not by recursion."""
+    root = CachedTree(b"", tree)
+    pending = [(b"", root, iter(sorted_entries(store.read_tree(tree))))]
+    size, add = store.size, builder.add
+    while pending:
+        prefix, node, entries = pending[-1]
+        for name, (mode, oid) in entries:
+            path = prefix + name
+            if mode == MODE_TREE:
+                child = CachedTree(name, oid)
+                node.children.append(child)
+                below: Tree = store.read_tree(oid)
+                pending.append((path + b"/", child, iter(sorted_entries(below))))
+                break
+            node.count += 1
+            status = found.get(path) if found else None
+            if mode == MODE_GITLINK:
+                add(path, mode, oid, 0)
+            elif status is not None and stat.S_ISLNK(status.st_mode) == (mode == MODE_SYMLINK):
+                add(path, mode, oid, status.st_size, (status.st_mtime_ns, status.st_ctime_ns))
+            else:
+                add(path, mode, oid, size(oid))
+        else:
+            pending.pop()
+            if pending:
+                pending[-1][1].count += node.count
+    return root
+
+
+def record(
+    path: Path,
+    repo: Repository,
+    *,
+    commit: str,
+    epoch_ns: int,
+    uid: int,
+    gid: int,
+    layers: Sequence[Path] = (),
+    object_dirs: Sequence[Path] = (),
+) -> None:
+    """Writes the index of `commit` to `path`, unless it is there already.
+
+    `layers` are the sealed layers of the mount, bottom to top; what comes from them has the
+    layer's own stat data, all else `epoch_ns`. `object_dirs` are read besides the repository's.
+    `epoch_ns` must lie before now, or git takes every file for racily clean and reads it.
+
+    Raises:
+        GitError: objects of the commit are missing.
+    """
+    if path.exists():
+        return
+    store = Store((*repo.object_dirs, *object_dirs))
+    tree = store.tree_of(bytes.fromhex(commit))
+    with open_strata((), layers) as level:
+        found = dict(walk_stats(level))
+    builder = Builder(uid=uid, gid=gid, epoch_ns=epoch_ns)
+    data = builder.build(_collect(store, builder, tree, found))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), 0o644)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

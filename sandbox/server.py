@@ -1,0 +1,204 @@
+"""Serves one mount: from mount(2) to umount(2), in a process of its own."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+import pyfuse3
+
+from sandbox import handshake, loop
+from sandbox.counter import Counter
+from sandbox.device import mount_device, unmount
+from sandbox.errors import MountError, SandboxError
+from sandbox.fuse import Adapter
+from sandbox.overlay import Overlay
+from sandbox.spec import MountSpec
+from sandbox.syscalls import PR_SET_PDEATHSIG, prctl, syncfs
+
+_log = logging.getLogger("nanosup.mount")
+
+READY = b"\1"
+
+
+class Server:
+    """A mounted overlay and the loop that answers the kernel."""
+
+    def __init__(self, spec: MountSpec, *, control_fd: int | None = None) -> None:
+        self._spec = spec
+        self._control_fd = control_fd
+        self._ready_fd = -1
+        self._requests = 0
+        self._session_fd = -1
+        self._unmounter = 0
+        self._stopping = False
+        self._wake_fd = -1
+        self._device_fd = -1
+        self._init_request = b""
+        self._poll = select.poll()
+        self.counter = Counter()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.overlay = Overlay(spec, fd_limit=max(64, min(hard // 4, 4096)))
+
+    def mount(self) -> None:
+        """Mounts, and gives libfuse a session. Raises MountError or HostError.
+
+        libfuse gets one end of a socket pair for its device, and the real one once the INIT
+        exchange is over (`_shake_hands`).
+        """
+        self._device_fd = mount_device(
+            self._spec.mountpoint,
+            is_writable=self.overlay.is_writable,
+            allow_other=self._spec.allow_other,
+        )
+        self._init_request = os.read(self._device_fd, handshake.REQUEST_BYTES)
+        kernel, session = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._kernel = kernel
+        self._session_fd = session.detach()
+        kernel.send(handshake.edited_request(self._init_request))
+        try:
+            # libfuse takes this name for a descriptor that somebody else has mounted.
+            adapter = Adapter(self.overlay, self.counter)
+            pyfuse3.init(adapter, f"/dev/fd/{self._session_fd}", set())
+        except RuntimeError as error:
+            raise MountError(f"cannot start a session: {error}") from error
+
+    def _shake_hands(self) -> None:
+        """Drops libfuse's answer to INIT, gives our own, and puts the device in its place."""
+        with self._kernel:
+            self._kernel.recv(4096)
+            reply = handshake.answer(self._init_request, page_bytes=resource.getpagesize())
+            os.write(self._device_fd, reply)
+            os.dup2(self._device_fd, self._session_fd, inheritable=False)
+        os.close(self._device_fd)
+        self._poll.register(self._session_fd, select.POLLIN)
+
+    def run(self, ready_fd: int) -> None:
+        """Answers requests until unmounted. Writes READY to `ready_fd` after INIT."""
+        self._ready_fd = ready_fd
+        if self._control_fd is not None:
+            self._poll.register(self._control_fd, select.POLLIN)
+        # A signal has to end poll(2), whenever it comes.
+        wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write)
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGINT, self._on_term)
+        signal.signal(signal.SIGCHLD, self._on_child)
+        self._wake_fd = wake
+        self._poll.register(wake, select.POLLIN)
+        # It reports each answer that came too late for an aborted connection.
+        logging.getLogger("pyfuse3").setLevel(logging.CRITICAL)
+        gc.freeze()
+        gc.disable()
+        pyfuse3.trio = loop.Loop(self._wait)  # type: ignore[attr-defined]
+        try:
+            loop.run(pyfuse3.main(1, 1))
+        finally:
+            pyfuse3.close(unmount=False)
+            self.overlay.close()
+
+    def _wait(self) -> None:
+        if self._requests < 2:
+            self._requests += 1
+            if self._requests == 1:
+                return
+            self._shake_hands()
+            os.write(self._ready_fd, READY)
+            os.close(self._ready_fd)
+        while True:
+            events = self._poll.poll()
+            if self._stopping:
+                raise loop.ClosedResourceError
+            for fd, _event in events:
+                if fd == self._session_fd:
+                    return
+                if fd == self._control_fd:
+                    self._answer()
+                elif fd == self._wake_fd:
+                    try:
+                        os.read(fd, 64)
+                    except BlockingIOError:
+                        pass
+
+    def _answer(self) -> None:
+        """Any message on the control socket is answered by the counters."""
+        assert self._control_fd is not None
+        try:
+            if os.read(self._control_fd, 4096):
+                os.write(self._control_fd, self.counter.document())
+                return
+        except OSError:
+            pass
+        self._poll.unregister(self._control_fd)
+        self._control_fd = None
+
+    # -- the end
+
+    def _on_term(self, _signal: int, _frame: object) -> None:
+        if self._unmounter:
+            return
+        # Unmounting writes dirty pages of mapped files back, which only this process can
+        # answer; so another process asks for it.
+        self._unmounter = os.fork()
+        if self._unmounter == 0:
+            os._exit(_unmount(self._spec.mountpoint))
+
+    def _on_child(self, _signal: int, _frame: object) -> None:
+        try:
+            pid, status = os.waitpid(self._unmounter, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid and os.waitstatus_to_exitcode(status) != 0:
+            self._stopping = True
+
+
+def _unmount(mountpoint: str) -> int:
+    """0 if unmounted and the session ends by itself, else the server has to end it."""
+    signal.set_wakeup_fd(-1)
+    try:
+        fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            syncfs(fd)
+        finally:
+            os.close(fd)
+    except OSError:
+        pass
+    return 0 if unmount(mountpoint) else 1
+
+
+def serve(spec: MountSpec, ready_fd: int, control_fd: int | None = None) -> NoReturn:
+    """Mounts, answers, unmounts and exits; meant for a freshly forked process.
+
+    `ready_fd` gets READY once the kernel has finished its handshake, or the reason as text if
+    there will be no mount. `control_fd` is a connected socket: each message on it is answered
+    with a line of JSON (`Counter.document`). Ends on SIGTERM, also when its parent dies.
+    """
+    os.umask(0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    status = 0
+    try:
+        server = Server(spec, control_fd=control_fd)
+        server.mount()
+    except SandboxError as error:
+        os.write(ready_fd, error.message.encode(errors="surrogateescape"))
+        sys.stdout.flush()
+        os._exit(error.exit_code)
+    except BaseException as error:
+        os.write(ready_fd, f"cannot mount: {error!r}".encode())
+        os._exit(MountError.exit_code)
+    try:
+        server.run(ready_fd)
+    except BaseException:
+        _log.exception("the mount failed")
+        status = MountError.exit_code
+    os._exit(status)

@@ -1,0 +1,246 @@
+"""The system calls that Python does not have, one wrapper each, named after it.
+
+The only module that knows ctypes. Constants carry the kernel's names. Every wrapper raises
+OSError with the errno of the call, so that callers handle them as they handle `os`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import struct
+from collections.abc import Iterator
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+# linux/sched.h
+CLONE_NEWNS = 0x0002_0000
+CLONE_NEWUSER = 0x1000_0000
+
+# linux/mount.h
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MNT_FORCE = 0x1
+MNT_DETACH = 0x2
+
+# linux/prctl.h
+PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
+PR_SET_CHILD_SUBREAPER = 36
+
+# linux/fs.h
+RENAME_NOREPLACE = 1 << 0
+RENAME_EXCHANGE = 1 << 1
+RENAME_WHITEOUT = 1 << 2
+
+# linux/falloc.h
+FALLOC_FL_KEEP_SIZE = 0x01
+FALLOC_FL_PUNCH_HOLE = 0x02
+
+# linux/inotify.h
+IN_MODIFY = 0x2
+IN_CLOSE_WRITE = 0x8
+IN_MOVED_FROM = 0x40
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
+IN_DELETE = 0x200
+IN_DELETE_SELF = 0x400
+IN_ONLYDIR = 0x0100_0000
+IN_NONBLOCK = os.O_NONBLOCK
+IN_CLOEXEC = os.O_CLOEXEC
+
+
+def _check(result: int, *names: bytes | str | None) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        shown = [os.fsdecode(name) for name in names if name is not None]
+        raise OSError(code, os.strerror(code), *shown[:1])
+    return result
+
+
+def unshare(flags: int) -> None:
+    """unshare(2). CLONE_NEWUSER is refused (EINVAL) to a process with more than one thread."""
+    _check(_libc.unshare(flags))
+
+
+def mount(source: str, target: str, fstype: str | None, flags: int, data: str = "") -> None:
+    """mount(2)."""
+    _check(
+        _libc.mount(
+            os.fsencode(source),
+            os.fsencode(target),
+            fstype.encode() if fstype is not None else None,
+            ctypes.c_ulong(flags),
+            data.encode() if data else None,
+        ),
+        target,
+    )
+
+
+def umount2(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def prctl(option: int, argument: int) -> None:
+    """prctl(2), for options with one argument."""
+    zero = ctypes.c_ulong(0)
+    _check(_libc.prctl(option, ctypes.c_ulong(argument), zero, zero, zero))
+
+
+def renameat2(
+    old: bytes | str,
+    new: bytes | str,
+    flags: int,
+    *,
+    old_dir_fd: int = -100,
+    new_dir_fd: int = -100,
+) -> None:
+    """renameat2(2). -100 is AT_FDCWD."""
+    source, target = os.fsencode(old), os.fsencode(new)
+    _check(_libc.renameat2(old_dir_fd, source, new_dir_fd, target, ctypes.c_uint(flags)), source)
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2)."""
+    _check(_libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): writes out everything of the file system that `fd` is on."""
+    _check(_libc.syncfs(fd))
+
+
+def inotify_init1(flags: int = IN_NONBLOCK | IN_CLOEXEC) -> int:
+    """inotify_init1(2). Returns a descriptor that the caller closes."""
+    return _check(_libc.inotify_init1(flags))
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> int:
+    """inotify_add_watch(2). Returns the watch descriptor."""
+    return _check(_libc.inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask)), path)
+
+
+def inotify_events(buffer: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yields (watch descriptor, mask, name) for each event that read(2) returned (inotify(7))."""
+    offset = 0
+    header = struct.Struct("iIII")
+    while offset < len(buffer):
+        watch, mask, _cookie, length = header.unpack_from(buffer, offset)
+        start = offset + header.size
+        yield watch, mask, buffer[start : start + length].rstrip(b"\0")
+        offset = start + length
+
+
+# linux/sched.h
+CLONE_NEWPID = 0x2000_0000
+CLONE_PARENT = 0x0000_8000
+
+# linux/landlock.h
+LANDLOCK_CREATE_RULESET_VERSION = 1 << 0
+LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET = 1 << 0
+LANDLOCK_SCOPE_SIGNAL = 1 << 1
+
+# linux/pidfd.h
+PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_GET_INFO = 0xC040_FF0B  # _IOWR(0xFF, 11, struct pidfd_info), first version: 64 bytes
+_PIDFD_INFO = struct.Struct("QQ11Ii")
+
+_SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_SYS_CLONE = {"x86_64": 56, "aarch64": 220}
+_SYS_LANDLOCK_CREATE_RULESET = 444
+_SYS_LANDLOCK_RESTRICT_SELF = 446
+
+# PyDLL keeps the interpreter lock over the call, so that the child of clone(2) holds it as well.
+_libc_locked = ctypes.PyDLL(None, use_errno=True)
+
+
+def clone(flags: int) -> int:
+    """clone(2) without a stack of its own, that is, fork(2) with flags. Returns 0 in the child.
+
+    Python's and libc's fork handlers do not run: only for a single-threaded process (one that
+    fork() just made) whose child goes on to exec. Raises OSError(ENOSYS) on other architectures.
+    """
+    number = _SYS_CLONE.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), "clone")
+    zero = ctypes.c_ulong(0)
+    return _check(
+        _libc_locked.syscall(
+            ctypes.c_long(number), ctypes.c_ulong(flags | signal.SIGCHLD), zero, zero, zero, zero
+        )
+    )
+
+
+def join_session_keyring() -> None:
+    """keyctl(2), KEYCTL_JOIN_SESSION_KEYRING: leaves the inherited session keyring for a new one.
+
+    Without effect where the kernel has no keyrings.
+    """
+    number = _SYS_KEYCTL.get(os.uname().machine)
+    if number is not None:
+        option = ctypes.c_int(_KEYCTL_JOIN_SESSION_KEYRING)
+        _libc.syscall(ctypes.c_long(number), option, None)
+
+
+def landlock_abi() -> int:
+    """landlock_create_ruleset(2): the newest ABI version of this kernel, 0 where there is none."""
+    version = _libc.syscall(
+        ctypes.c_long(_SYS_LANDLOCK_CREATE_RULESET),
+        None,
+        ctypes.c_size_t(0),
+        ctypes.c_uint32(LANDLOCK_CREATE_RULESET_VERSION),
+    )
+    return max(int(version), 0)
+
+
+def landlock_scope(scoped: int) -> None:
+    """landlock_restrict_self(2) with nothing but scopes, for this thread and what it starts.
+
+    A domain that handles no file access leaves mount(2) alone, so it can be entered before the
+    jail is built. Needs landlock ABI 6, and no_new_privs or CAP_SYS_ADMIN.
+    """
+    attributes = struct.pack("QQQ", 0, 0, scoped)
+    ruleset = _check(
+        _libc.syscall(
+            ctypes.c_long(_SYS_LANDLOCK_CREATE_RULESET),
+            attributes,
+            ctypes.c_size_t(len(attributes)),
+            ctypes.c_uint32(0),
+        )
+    )
+    try:
+        _check(
+            _libc.syscall(
+                ctypes.c_long(_SYS_LANDLOCK_RESTRICT_SELF),
+                ctypes.c_int(ruleset),
+                ctypes.c_uint32(0),
+            )
+        )
+    finally:
+        os.close(ruleset)
+
+
+def pidfd_exit_status(pidfd: int) -> int | None:
+    """ioctl_pidfd(2), PIDFD_GET_INFO: the wait status of a process that has been reaped, by
+    whomever. None where the kernel (before Linux 6.15) or the process's state cannot tell.
+    """
+    buffer = bytearray(_PIDFD_INFO.size)
+    _PIDFD_INFO.pack_into(buffer, 0, PIDFD_INFO_EXIT, *([0] * 13))
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, buffer)
+    except OSError:
+        return None
+    mask, *_, status = _PIDFD_INFO.unpack(buffer)
+    return int(status) if mask & PIDFD_INFO_EXIT else None

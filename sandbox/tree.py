@@ -1,0 +1,83 @@
+"""The base git tree, read straight from the object store: no checkout, nothing written.
+
+Bytes are given as the repository stores them: no `eol`, `working-tree-encoding`, `ident` or
+`filter` (LFS) conversion of `.gitattributes` is applied.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+
+import pygit2
+
+from sandbox.errors import GitError
+
+# gitformat(5) modes of tree entries
+S_IFTREE = 0o040000
+S_IFGITLINK = 0o160000
+
+_TREE_TYPE = 2
+
+
+class GitTree:
+    """An object store with one tree in it.
+
+    An `Odb` alone is opened, not a `Repository`: it follows `info/alternates`, and neither reads
+    configuration nor refuses directories of another owner.
+    """
+
+    __slots__ = ("_odb", "_oid_size", "root")
+
+    def __init__(self, git_dir: str, tree: str, object_dirs: Sequence[str] = ()) -> None:
+        """Opens the store. Raises GitError if `tree` is not the id of a tree in it."""
+        # Objects were checked when they were fetched or packed; hashing each again on every
+        # read costs more than inflating it. Caching would keep a second copy of what the
+        # kernel's page cache already has.
+        pygit2.settings.enable_strict_hash_verification(False)
+        pygit2.settings.enable_caching(False)
+        self._odb = pygit2.Odb(os.path.join(git_dir, "objects"))
+        for directory in object_dirs:
+            self._odb.add_disk_alternate(directory)
+        self.root = bytes.fromhex(tree)
+        self._oid_size = len(self.root)
+        try:
+            kind, _size = self._odb.read_header(pygit2.Oid(raw=self.root))
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            raise GitError(
+                f"tree {tree} is not in the object store of {git_dir}",
+                hint="check that the base snapshot was recorded, and that no prune removed it",
+            ) from error
+        if kind != _TREE_TYPE:
+            raise GitError(f"object {tree} is not a tree")
+
+    def entries(self, oid: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yields (mode, name, object id) of each entry. Raises OSError (EIO) if it is gone."""
+        data = self.read(oid)
+        size = self._oid_size
+        at, end = 0, len(data)
+        while at < end:
+            space = data.index(b" ", at)
+            nul = data.index(b"\0", space)
+            after = nul + 1 + size
+            yield int(data[at:space], 8), data[space + 1 : nul], data[nul + 1 : after]
+            at = after
+
+    def size(self, oid: bytes) -> int:
+        """Size of an object in bytes, from its header alone. Raises OSError (EIO)."""
+        try:
+            return int(self._odb.read_header(pygit2.Oid(raw=oid))[1])
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            raise _unreadable(oid) from error
+
+    def read(self, oid: bytes) -> bytes:
+        """Content of an object, whole. Raises OSError (EIO) if it is missing or damaged."""
+        try:
+            return bytes(self._odb.read(pygit2.Oid(raw=oid))[1])
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            raise _unreadable(oid) from error
+
+
+def _unreadable(oid: bytes) -> OSError:
+    return OSError(errno.EIO, f"git object {oid.hex()} is missing or damaged")

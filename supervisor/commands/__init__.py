@@ -1,0 +1,1 @@
+"""One module for each command: what it does once the command line has been understood."""

@@ -1,0 +1,101 @@
+"""`nanosup artifacts`: what phases handed on."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+
+import msgspec
+
+from supervisor import place
+from supervisor.artifact import mismatch
+from supervisor.blob import MismatchError
+from supervisor.board import Board
+from supervisor.errors import NotFoundError
+from supervisor.export import export as export_files
+from supervisor.observe import observe
+from supervisor.provenance import verify_sprint
+from supervisor.record import Output
+
+
+def list_(*, sprint_id: str | None, as_json: bool) -> int:
+    rows = _rows(place.find().board, sprint_id)
+    if as_json:
+        listed = [
+            {
+                "phase": phase,
+                "attempt": attempt,
+                "name": output.name,
+                "sha256": output.sha256,
+                "size": output.size,
+                "media_type": output.media_type,
+            }
+            for phase, attempt, output in rows
+        ]
+        print(json.dumps({"artifacts": listed}, ensure_ascii=False))
+        return 0
+    for phase, attempt, output in rows:
+        print(f"{output.sha256}  {output.size:>9}  {phase}.{attempt}/{output.name}")
+    return 0
+
+
+def show(*, phase: str, name: str | None, sprint_id: str | None) -> int:
+    """Prints one artifact, verified before the first byte; of several, their names."""
+    board = place.find().board
+    found = [o for p, _, o in _rows(board, sprint_id) if p == phase and name in (None, o.name)]
+    if not found:
+        raise NotFoundError(
+            f"phase {phase!r} has handed on no {name or 'artifact'}",
+            hint="`nanosup artifacts list` shows what there is",
+        )
+    if len(found) > 1:
+        for output in found:
+            print(output.name)
+        return 0
+    sys.stdout.flush()
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "artifact")
+        try:
+            board.blobs.copy_to(found[0].sha256, path)
+        except MismatchError as error:
+            raise mismatch(phase, found[0].name, error.expected, error.actual) from error
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                sys.stdout.buffer.write(chunk)
+    return 0
+
+
+def verify(*, sprint_id: str | None, as_json: bool) -> int:
+    """0 when every artifact, statement and tree is what was signed, 16 when not."""
+    board = place.find().board
+    report = verify_sprint(board, place.choose(board, sprint_id))
+    if as_json:
+        print(msgspec.json.encode(report).decode())
+    elif report.ok:
+        print(f"ok: {report.checked} artifacts are what their digests and signatures say")
+    else:
+        for row in report.bad:
+            print(f"BAD {row.phase}/{row.name}: {row.reason}")
+        print(f"{report.checked} artifacts checked, {len(report.bad)} bad")
+    return 0 if report.ok else 16
+
+
+def export(*, directory: str, sprint_id: str | None) -> int:
+    board = place.find().board
+    rows = [(phase, output) for phase, _, output in _rows(board, sprint_id)]
+    for path in export_files(board.blobs, rows, directory):
+        print(path)
+    return 0
+
+
+def _rows(board: Board, sprint_id: str | None) -> list[tuple[str, int, Output]]:
+    """(phase, attempt, output) of every completed attempt that counts, in the graph's order."""
+    seen = observe(place.choose(board, sprint_id))
+    return [
+        (name, done.n, output)
+        for name, view in seen.phases.items()
+        if (done := view.completed) is not None and done.outcome is not None
+        for output in done.outcome.outputs
+    ]

@@ -1,0 +1,96 @@
+"""`nanosup claim`, `beat`, `complete` and `abort`: work by hand, held by a token."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from supervisor import conductor, config, place
+from supervisor.board import Board
+from supervisor.errors import TokenError
+from supervisor.token import Token, parse
+
+
+def run(
+    *,
+    phase: str,
+    agent: str,
+    lease_s: float,
+    sprint_id: str | None,
+    goal: str | None,
+    as_json: bool,
+) -> int:
+    """Prints the token, and nothing else."""
+    here = place.find()
+    board = here.board
+    if sprint_id is not None:
+        chosen = board.sprint(sprint_id)
+    elif goal is None and (known := board.sprints()):
+        chosen = board.sprint(known[-1])
+    else:
+        from sandbox import repository
+        from supervisor import sprint
+
+        repo = repository.find(here.top)
+        chosen = sprint.current(board, repo, lambda: config.load_graph(here.top), goal=goal)
+    held = conductor.claim(board, chosen, phase, agent=agent, lease_s=lease_s)
+    if as_json:
+        document = {
+            "sprint": held.sprint,
+            "phase": held.phase,
+            "attempt": held.attempt,
+            "token": str(held),
+        }
+        print(json.dumps(document))
+    else:
+        print(held)
+    return 0
+
+
+def beat(*, token: str) -> int:
+    conductor.renew(place.find().board, _parsed(token))
+    return 0
+
+
+def complete(*, phase: str, token: str, files: tuple[str, ...]) -> int:
+    here = place.find()
+    board = here.board
+    held = _parsed(token, phase)
+    sealed = None
+    if _writes(board, held):
+        attempt = conductor.renew(board, held)
+        from sandbox import repository
+
+        assert attempt.owner.snapshot is not None
+        sealed = conductor.hand_sealed(repository.find(here.top), board, attempt.owner.snapshot)
+    conductor.complete(board, held, files, sealed)
+    if sealed is not None:
+        from sandbox import repository
+        from supervisor.observe import observe
+        from supervisor.publish import publish_all
+
+        publish_all(repository.find(here.top), observe(board.sprint(held.sprint)))
+    print(f"{phase}.{held.attempt} completed", file=sys.stderr)
+    return 0
+
+
+def abort(*, phase: str, token: str, reason: str) -> int:
+    held = _parsed(token, phase)
+    conductor.abort(place.find().board, held, reason)
+    print(f"{phase}.{held.attempt} handed back", file=sys.stderr)
+    return 0
+
+
+def _writes(board: Board, held: Token) -> bool:
+    phases = board.sprint(held.sprint).record.phases
+    return any(phase.name == held.phase and phase.access.writes for phase in phases)
+
+
+def _parsed(text: str, phase: str | None = None) -> Token:
+    held = parse(text)
+    if held is None or phase not in (None, held.phase):
+        raise TokenError(
+            "this is not a token" if held is None else f"this token is for phase {held.phase!r}",
+            hint="use what `nanosup claim` printed",
+        )
+    return held

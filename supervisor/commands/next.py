@@ -1,0 +1,28 @@
+"""`nanosup next`: what an agent may pick up."""
+
+from __future__ import annotations
+
+import json
+
+from supervisor import config, place
+from supervisor.decide import view
+from supervisor.errors import NotFoundError
+from supervisor.observe import observe
+from supervisor.views import next_document
+
+
+def run(*, sprint_id: str | None, as_json: bool, agent: str | None) -> int:
+    here = place.find()
+    try:
+        phases = observe(place.choose(here.board, sprint_id)).phases
+    except NotFoundError:
+        if sprint_id is not None:
+            raise
+        # None yet: what whoever claims it would begin with.
+        phases = view(config.load_graph(here.top).graph, {})
+    document = next_document(phases.values(), agent)
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False))
+    elif document["next"] is not None:
+        print(document["next"])
+    return 0

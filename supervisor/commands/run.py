@@ -1,0 +1,69 @@
+"""`nanosup run PHASE -- COMMAND…`: a claim, a lane and a command in the foreground."""
+
+from __future__ import annotations
+
+import sys
+
+from sandbox import host, repository
+from sandbox.errors import JailError, MountError
+from supervisor import config, place, sprint
+from supervisor.keeper import keep
+from supervisor.order import Order
+from supervisor.record import AttemptState, Outcome
+
+_OWN_FAILURE = 125  # env(1), docker-run(1)
+_TIMED_OUT = 124  # timeout(1)
+
+
+def run(
+    *, phase: str, command: tuple[str, ...], sprint_id: str | None, agent: str, goal: str | None
+) -> int:
+    """The command's own status; 128 + n for a signal; 125 when the lane could not be had.
+
+    A phase that cannot be claimed is an error of its own (10 to 15), before anything is started.
+    """
+    here = place.find()
+    repo = repository.find(here.top)
+    features = host.probe()
+    host.require(features)
+    chosen = (
+        here.board.sprint(sprint_id)
+        if sprint_id is not None
+        else sprint.current(here.board, repo, lambda: config.load_graph(here.top), goal=goal)
+    )
+    latest = chosen.slot(phase).latest()
+    order = Order(
+        state=str(here.state),
+        top=str(repo.root),
+        sprint=chosen.id,
+        phase=phase,
+        n=latest.n + 1 if latest else 1,
+        agent=agent,
+        command=command,
+        foreground=True,
+    )
+    try:
+        attempt = keep(order, features)
+    except (JailError, MountError) as error:
+        print(f"nanosup: {error.message}", file=sys.stderr)
+        return _OWN_FAILURE
+    assert attempt.outcome is not None
+    return _status(attempt.outcome)
+
+
+def _status(outcome: Outcome) -> int:
+    end = outcome.exit
+    if end is not None and end.signal is not None:
+        return 128 + end.signal
+    if outcome.state is AttemptState.COMPLETED:
+        if outcome.reason:
+            print(f"nanosup: {outcome.reason}", file=sys.stderr)
+        return 0
+    if end is not None and end.code:
+        if end.code in (126, 127):
+            print(f"nanosup: {outcome.reason}", file=sys.stderr)
+        return end.code
+    print(f"nanosup: {outcome.state}: {outcome.reason}", file=sys.stderr)
+    if outcome.state is AttemptState.TIMED_OUT:
+        return _TIMED_OUT
+    return 16 if outcome.state is AttemptState.FAILED and end is not None else _OWN_FAILURE

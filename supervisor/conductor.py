@@ -1,0 +1,248 @@
+"""Claims by hand: for agents that people start themselves, with no `nanosup up` and no daemon.
+
+Who claims holds a token, and the claim a lease, which every call with the token renews. The board
+and its rules are the same as for keepers: one holder an attempt, one writer at a time, and whoever
+comes after an outcome is fenced.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from sandbox.repository import Repository
+from supervisor import artifact, beat, clock, lineage, token
+from supervisor.attempt import Attempt, describe_holder, describe_outcome
+from supervisor.board import Board, SprintDir
+from supervisor.errors import FencedError, HeldError, TokenError
+from supervisor.liveness import Liveness
+from supervisor.lost import bury, bury_dead
+from supervisor.observe import observe
+from supervisor.owner import liveness, this_process
+from supervisor.provenance import attest
+from supervisor.readiness import check_ready
+from supervisor.record import AttemptState, Outcome, Owner, Snapshot
+from supervisor.request import request_end
+from supervisor.token import Token
+
+LEASE_S = 3600.0
+_KILL_AFTER_S = 10.0
+_SETTLED_S = 60
+
+
+def claim(
+    board: Board, sprint: SprintDir, phase_name: str, *, agent: str, lease_s: float = LEASE_S
+) -> Token:
+    """Claims the next attempt at a phase, and for a write phase the writer's turn with it.
+
+    Raises:
+        HeldError, BlockedError, CompletedError, NotFoundError: it is not to be had; says why.
+        BoardError: the board cannot be written.
+    """
+    slot = sprint.slot(phase_name)
+    bury_dead(slot, "its owner died, or its lease ran out")
+    seen = observe(sprint)
+    phase = seen.graph[phase_name]
+    latest = slot.latest()
+    n = latest.n + 1 if latest else 1
+    check_ready(seen, phase, n)
+    made = token.mint(sprint.id, phase_name, n, os.urandom(token.SECRET_BYTES))
+    owner = msgspec.structs.replace(
+        this_process().lease(agent, clock.utc_now(), lease_s, made.digest),
+        snapshot=lineage.head(seen.record, seen.phases)
+        if phase.access.writes
+        else lineage.snapshot_for(seen.record, seen.graph, phase, seen.phases),
+        inputs=lineage.inputs_for(seen.graph, phase, seen.phases),
+    )
+    turn = _take_turn(board, owner) if phase.access.writes else None
+    try:
+        slot.claim(n, owner)
+    except BaseException:
+        if turn is not None:
+            board.turns.finish(turn, _ended(AttemptState.RELEASED))
+        raise
+    sprint.journal.append(
+        "attempt.claimed", phase=phase_name, attempt=n, agent=agent, access=phase.access
+    )
+    return made
+
+
+def renew(board: Board, held: Token) -> Attempt:
+    """Renews the lease of a claim, and of the turn that goes with it.
+
+    Raises:
+        FencedError: the attempt has an outcome: its holder was given up, or is done.
+        TokenError: the token is not the attempt's.
+        NotFoundError: there is no such attempt.
+    """
+    attempt = board.sprint(held.sprint).slot(held.phase).attempt(held.attempt)
+    if not held.opens(attempt.owner.token_sha256):
+        raise TokenError(
+            f"this is not the token of attempt {attempt.n} at {attempt.label}",
+            hint="use what `nanosup claim` printed",
+        )
+    if attempt.outcome is not None:
+        raise FencedError(
+            f"attempt {attempt.n} at {attempt.label} is over: {describe_outcome(attempt)}",
+            hint="`nanosup next` says what can be picked up now",
+        )
+    now = beat.now(this_process().boot_id)
+    beat.renew(attempt.path, now)
+    if (turn := _turn_of(board, held)) is not None:
+        beat.renew(turn.path, now)
+    return attempt
+
+
+def complete(board: Board, held: Token, files: Iterable[str], sealed: Snapshot | None) -> Attempt:
+    """Ends a claim as completed, with the files that it hands on.
+
+    Args:
+        sealed: what the repository looks like now; for write phases.
+
+    Raises:
+        FencedError, TokenError, NotFoundError: as `renew`.
+        ArtifactError: a file is refused, or a required one missing. The claim stays as it was.
+        BoardError: the board cannot be written.
+    """
+    attempt = renew(board, held)
+    sprint = board.sprint(held.sprint)
+    phase = observe(sprint).graph[held.phase]
+    outputs = artifact.collect_files(board.blobs, files, phase.outputs)
+    outcome = Outcome(
+        state=AttemptState.COMPLETED, ended_at=clock.utc_now(), outputs=outputs, sealed=sealed
+    )
+    outcome = attest(board, sprint, phase, attempt, outcome)
+    return _finish(board, sprint, attempt, held, outcome)
+
+
+def abort(board: Board, held: Token, reason: str) -> Attempt:
+    """Hands a claim back. Raises as `renew`."""
+    attempt = renew(board, held)
+    outcome = _ended(AttemptState.RELEASED, reason)
+    return _finish(board, board.sprint(held.sprint), attempt, held, outcome)
+
+
+def hand_sealed(repo: Repository, board: Board, seen: Snapshot) -> Snapshot:
+    """The working tree as it is now, as what a write phase that was done by hand has sealed.
+
+    Its objects go into the repository's own store, so that a ref can name them.
+
+    Raises:
+        GitError: the working tree cannot be recorded.
+    """
+    from sandbox.snapshot import snapshot
+    from sandbox.store import Store
+
+    objects = Path(board.objects_path)
+    commit, tree = snapshot(repo, "worktree", objects)
+    store = Store((*repo.object_dirs, objects), repo.objects)
+    store.copy_commit(bytes.fromhex(commit))
+    store.flush()
+    return Snapshot(
+        commit=commit,
+        tree=tree,
+        base_tree=tree,
+        height=seen.height + 1,
+        epoch_ns=(int(time.time()) - _SETTLED_S) * 1_000_000_000,
+    )
+
+
+def unstuck(board: Board, sprint: SprintDir, phase_name: str, *, force: bool) -> str:
+    """Frees a phase whose holder is dead, or with `force` whoever holds it. Says what was done.
+
+    What the attempt left in its upper layer stays where it is.
+
+    Raises:
+        HeldError: its holder is alive, and `force` was not given; names it.
+        NotFoundError: no such phase.
+    """
+    bury_dead(board.turns, "its holder died")
+    slot = sprint.slot(phase_name)
+    latest = slot.latest()
+    if latest is None or latest.outcome is not None:
+        return f"{phase_name} is held by nobody"
+    if liveness(latest) is Liveness.DEAD:
+        bury(slot, latest.n, "its owner died, or its lease ran out")
+        sprint.journal.append(
+            "attempt.ended", phase=phase_name, attempt=latest.n, state=AttemptState.LOST
+        )
+        return f"{phase_name}.{latest.n} was lost: its holder is dead. It can be claimed again"
+    if not force:
+        raise HeldError(
+            f"phase {phase_name!r} is held by {describe_holder(latest)}, which is alive",
+            hint="--force takes it away all the same",
+        )
+    # Fence first: whatever the holder still does changes nothing any more.
+    slot.finish(latest, _ended(AttemptState.REVOKED, "taken away by unstuck --force"))
+    sprint.journal.append(
+        "attempt.ended", phase=phase_name, attempt=latest.n, state=AttemptState.REVOKED
+    )
+    _end_keeper(latest)
+    turn = board.turns.latest()
+    if turn is not None and turn.outcome is None and _same_holder(turn.owner, latest.owner):
+        try:
+            board.turns.finish(turn, _ended(AttemptState.REVOKED))
+        except FencedError:
+            pass  # given back meanwhile
+    return f"{phase_name}.{latest.n} was taken from {describe_holder(latest)}"
+
+
+def _end_keeper(attempt: Attempt) -> None:
+    """Ends the lane that nanosup started for an attempt, and its keeper."""
+    deadline = time.monotonic() + _KILL_AFTER_S
+    how: signal.Signals = signal.SIGINT
+    while request_end(attempt, how):
+        if time.monotonic() > deadline:
+            how = signal.SIGKILL
+        time.sleep(0.02)
+
+
+def _take_turn(board: Board, owner: Owner) -> Attempt:
+    board.prepare()
+    bury_dead(board.turns, "its holder died, or its lease ran out")
+    try:
+        return board.turns.claim_next(msgspec.structs.replace(owner, snapshot=None, inputs=()))
+    except HeldError:
+        latest = board.turns.latest()
+        raise HeldError(
+            f"the writer's turn is held by {describe_holder(latest) if latest else 'another'}",
+            hint="one writer at a time: wait for it to end",
+        ) from None
+
+
+def _turn_of(board: Board, held: Token) -> Attempt | None:
+    latest = board.turns.latest()
+    if latest is None or latest.outcome is not None or not held.opens(latest.owner.token_sha256):
+        return None
+    return latest
+
+
+def _finish(
+    board: Board, sprint: SprintDir, attempt: Attempt, held: Token, outcome: Outcome
+) -> Attempt:
+    ended = sprint.slot(held.phase).finish(attempt, outcome)
+    sprint.journal.append(
+        "attempt.ended",
+        phase=held.phase,
+        attempt=attempt.n,
+        state=outcome.state,
+        reason=outcome.reason or None,
+    )
+    if (turn := _turn_of(board, held)) is not None:
+        board.turns.finish(turn, _ended(AttemptState.RELEASED))
+    return ended
+
+
+def _same_holder(one: Owner, other: Owner) -> bool:
+    if one.token_sha256 is not None:
+        return one.token_sha256 == other.token_sha256
+    return (one.boot_id, one.pid, one.start_ticks) == (other.boot_id, other.pid, other.start_ticks)
+
+
+def _ended(state: AttemptState, reason: str = "") -> Outcome:
+    return Outcome(state=state, ended_at=clock.utc_now(), reason=reason)

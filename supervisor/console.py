@@ -1,0 +1,93 @@
+"""The state of a sprint as a table, for a terminal."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from supervisor.board import Board
+from supervisor.decide import AttemptView, PhaseState, PhaseView
+from supervisor.name import attempt_name
+from supervisor.observe import SprintView
+from supervisor.tail import last_line, sanitize
+from supervisor.views import duration, elapsed_s
+
+_STYLES = {
+    PhaseState.BLOCKED: "dim",
+    PhaseState.READY: "yellow",
+    PhaseState.RUNNING: "bold cyan",
+    PhaseState.COMPLETED: "green",
+    PhaseState.FAILED: "bold red",
+}
+_PIPED_WIDTH = 160
+
+
+def open_console() -> Console:
+    """A console on stdout. NO_COLOR and pipes are respected by rich itself."""
+    plain = Console(highlight=False)
+    return plain if plain.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
+
+
+def show(sprint: SprintView, board: Board) -> None:
+    """Prints the table of a sprint."""
+    console = open_console()
+    console.print(headline(sprint))
+    console.print(table(sprint, board))
+
+
+def headline(sprint: SprintView) -> Text:
+    """The sprint in a line."""
+    goal = f"  {sanitize(sprint.record.goal)}" if sprint.record.goal else ""
+    return Text.assemble(
+        ("sprint ", "dim"),
+        (sprint.record.id, "bold"),
+        f"  {sprint.state.value}",
+        (f"  base {sprint.record.base.commit[:10]}", "dim"),
+        goal,
+    )
+
+
+def table(sprint: SprintView, board: Board) -> Table:
+    """A row for each phase: what it may do, who is at it, how it stands, and the last it said."""
+    made = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=False)
+    for name in ("phase", "access", "agent", "try", "state", "time"):
+        made.add_column(name, no_wrap=True)
+    made.add_column("last line", no_wrap=True, overflow="ellipsis", ratio=1)
+    now = datetime.now(UTC)
+    for name, view in sprint.phases.items():
+        latest = view.latest
+        made.add_row(
+            name,
+            view.phase.access.value,
+            latest.owner.agent if latest else "/".join(view.phase.agents),
+            str(latest.n) if latest else "",
+            Text(_state(view), style=_STYLES[view.state]),
+            duration(elapsed_s(latest, now)) if latest else "",
+            Text(_words(sprint, view, latest, board), style="dim"),
+        )
+    return made
+
+
+def _state(view: PhaseView) -> str:
+    return view.state.value
+
+
+def _words(sprint: SprintView, view: PhaseView, latest: AttemptView | None, board: Board) -> str:
+    if view.state in (PhaseState.BLOCKED, PhaseState.FAILED):
+        return view.why
+    if latest is None:
+        return ""
+    directory = os.path.join(
+        board.path, "sprints", sprint.record.id, "phases", view.phase.name, "attempts",
+        attempt_name(latest.n),
+    )  # fmt: skip
+    if view.state is PhaseState.READY and latest.outcome is not None:
+        return f"again: {latest.outcome.reason}"
+    for log in ("stdout.log", "stderr.log"):
+        if line := last_line(os.path.join(directory, log)):
+            return line
+    return ""

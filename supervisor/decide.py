@@ -1,0 +1,224 @@
+"""From what the board shows to what is to be done next. Pure: no clock, no process, no I/O.
+
+`nanosup up` calls `decide` again after every change (level-triggered), so each decision looks only
+at what is, never at what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from supervisor.graph import Graph
+from supervisor.phase import Access, Phase
+from supervisor.policy import GiveUp, Try, after
+from supervisor.record import AttemptState, Outcome, Owner
+
+
+class PhaseState(StrEnum):
+    BLOCKED = "blocked"
+    READY = "ready"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class SprintState(StrEnum):
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    BLOCKED = "blocked"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """An attempt as observed.
+
+    Attributes:
+        state: RUNNING only while its owner is alive; an owner that died without an outcome makes
+            it LOST, and `outcome` None.
+    """
+
+    n: int
+    owner: Owner
+    outcome: Outcome | None
+    state: AttemptState
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseView:
+    """A phase as observed, and what follows from it.
+
+    Attributes:
+        why: for a blocked or failed phase, the reason in a few words.
+        step: what its own history calls for, were nothing else in the way.
+    """
+
+    phase: Phase
+    attempts: tuple[AttemptView, ...]
+    state: PhaseState
+    why: str = ""
+    step: Try | GiveUp | None = None
+
+    @property
+    def latest(self) -> AttemptView | None:
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def completed(self) -> AttemptView | None:
+        latest = self.latest
+        return latest if latest and latest.state is AttemptState.COMPLETED else None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Claim attempt `n` of `phase` for `agent`, and run it."""
+
+    phase: str
+    n: int
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """Write down that attempt `n` of `phase` is lost: its owner is dead, and left no outcome."""
+
+    phase: str
+    n: int
+
+
+Action = Start | Bury
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be done now.
+
+    Attributes:
+        wake_s: seconds after which to decide again even if nothing changes; None = no need.
+    """
+
+    actions: tuple[Action, ...]
+    wake_s: float | None = None
+
+
+def view(
+    graph: Graph,
+    attempts: Mapping[str, tuple[AttemptView, ...]],
+    *,
+    refused: Mapping[str, str] | None = None,
+    seed: str = "",
+) -> dict[str, PhaseView]:
+    """The state of every phase, in dependency order.
+
+    Args:
+        attempts: of each phase, oldest first.
+        refused: phase → reason, where its inputs were found not to be what they should be.
+        seed: the sprint's id.
+    """
+    views: dict[str, PhaseView] = {}
+    for phase in graph.order:
+        tried = attempts.get(phase.name, ())
+        latest = tried[-1] if tried else None
+        step: Try | GiveUp | None = None
+        why = ""
+        if latest and latest.state is AttemptState.RUNNING:
+            state = PhaseState.RUNNING
+        elif latest and latest.state is AttemptState.COMPLETED:
+            state = PhaseState.COMPLETED
+        elif unmet := [d for d in phase.depends_on if views[d].state is not PhaseState.COMPLETED]:
+            state, why = PhaseState.BLOCKED, _waiting_for(unmet, views)
+        elif refused and phase.name in refused:
+            state, why = PhaseState.BLOCKED, refused[phase.name]
+        else:
+            step = after(phase, [(a.owner.agent, a.state) for a in tried], seed=seed + phase.name)
+            state = PhaseState.READY
+            if isinstance(step, GiveUp):
+                state, why = PhaseState.FAILED, _last_words(latest) or step.reason
+        views[phase.name] = PhaseView(phase, tried, state, why, step)
+    return views
+
+
+def decide(
+    views: Mapping[str, PhaseView],
+    *,
+    max_lanes: int,
+    turn_taken: bool,
+    ended_s: Mapping[str, float],
+) -> Decision:
+    """What is to be done now.
+
+    Reads start in parallel up to `max_lanes`; of the phases that write only one runs, and none
+    while the repository's writer's turn is taken elsewhere. An exclusive phase also waits until
+    nothing else of its sprint runs, and lets nothing after it start while it waits: otherwise
+    reads that keep coming could hold it off for ever.
+
+    Args:
+        ended_s: seconds since the latest attempt at each phase ended; missing = long ago.
+    """
+    actions: list[Action] = [
+        Bury(name, attempt.n)
+        for name, phase in views.items()
+        for attempt in phase.attempts
+        if attempt.state is AttemptState.LOST and attempt.outcome is None
+    ]
+    running = [v for v in views.values() if v.state is PhaseState.RUNNING]
+    if any(v.phase.access is Access.EXCLUSIVE for v in running):
+        return Decision(tuple(actions))
+    lanes = len(running)
+    writing = turn_taken or any(v.phase.access.writes for v in running)
+    waits: list[float] = []
+    for name, ready in views.items():
+        if ready.state is not PhaseState.READY or not isinstance(ready.step, Try):
+            continue
+        if lanes >= max_lanes:
+            break
+        wait_s = ready.step.delay_s - ended_s.get(name, float("inf"))
+        if wait_s > 0:
+            waits.append(wait_s)
+            continue
+        access = ready.phase.access
+        if access is Access.EXCLUSIVE and (lanes or writing):
+            break
+        if access.writes and writing:
+            continue
+        n = ready.latest.n + 1 if ready.latest else 1
+        actions.append(Start(name, n, ready.step.agent))
+        lanes += 1
+        writing = writing or access.writes
+        if access is Access.EXCLUSIVE:
+            break
+    return Decision(tuple(actions), min(waits, default=None))
+
+
+def sprint_state(views: Mapping[str, PhaseView], *, driven: bool) -> SprintState:
+    """Where the sprint stands.
+
+    Args:
+        driven: a living `nanosup up` runs it.
+    """
+    states = {v.state for v in views.values()}
+    if states == {PhaseState.COMPLETED}:
+        return SprintState.COMPLETED
+    if PhaseState.RUNNING in states:
+        return SprintState.RUNNING
+    if PhaseState.READY in states:
+        return SprintState.RUNNING if driven else SprintState.STOPPED
+    return SprintState.FAILED if PhaseState.FAILED in states else SprintState.BLOCKED
+
+
+def _waiting_for(unmet: list[str], views: Mapping[str, PhaseView]) -> str:
+    stuck = [d for d in unmet if views[d].state in (PhaseState.FAILED, PhaseState.BLOCKED)]
+    failed = [d for d in stuck if views[d].state is PhaseState.FAILED]
+    if failed:
+        return f"{', '.join(failed)} failed"
+    return f"waits for {', '.join(unmet)}"
+
+
+def _last_words(latest: AttemptView | None) -> str:
+    if latest is None or latest.outcome is None:
+        return ""
+    return f"{latest.state}: {latest.outcome.reason}" if latest.outcome.reason else latest.state

@@ -1,0 +1,269 @@
+"""`nanosup up`: observe the board, decide, act, wait for a change, and again.
+
+The fleet keeps no state that matters. What it holds in memory are shortcuts (which keepers were
+just started, when an end was first seen); after a SIGKILL a new one finds everything on the board.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import anyio
+
+from supervisor import clock
+from supervisor.attempt import describe_holder
+from supervisor.board import Board, SprintDir
+from supervisor.decide import Bury, PhaseState, SprintState, Start, decide
+from supervisor.errors import BusyError, HeldError, SupervisorError
+from supervisor.liveness import Liveness, Sight, can_see
+from supervisor.lost import bury, bury_dead
+from supervisor.observe import SprintView, driver, holder, observe, turn_taken
+from supervisor.order import Order
+from supervisor.owner import liveness, this_process
+from supervisor.owner import observe as observe_pid
+from supervisor.provenance import check_phases
+from supervisor.record import AttemptState, Outcome
+from supervisor.request import request_end
+from supervisor.template import Template
+from supervisor.watch import Watch
+
+# A keeper on another host, or one that dies without a trace in inotify, is noticed by looking.
+_LOOK_AGAIN_S = 30.0
+_STARTS_WITHOUT_CLAIM = 5
+_FAREWELL_S = 10.0
+
+
+class Fleet:
+    """Runs one sprint to its end.
+
+    Args:
+        top: the repository's own path.
+    """
+
+    def __init__(self, board: Board, sprint: SprintDir, template: Template, *, top: str) -> None:
+        self._board = board
+        self._sprint = sprint
+        self._template = template
+        self._top = top
+        self._watch = Watch()
+        self._starting: dict[tuple[str, int], int] = {}
+        self._duds = 0
+        self._ended: dict[tuple[str, int], float] = {}
+        self._refused: dict[str, str] = {}
+        self._stopping: signal.Signals | None = None
+        self._leaving = False
+
+    async def run(self, driving: Callable[[], None] = lambda: None) -> SprintState:
+        """Drives the sprint until it has ended, or until `stop` was called and its lanes are gone.
+
+        Args:
+            driving: called once this process is the one that runs the sprint.
+
+        Raises:
+            BusyError: another `nanosup up` runs this sprint.
+            BoardError: the board cannot be read or written.
+            SupervisorError: keepers die before they have claimed anything.
+        """
+        try:
+            with _driving(self._sprint):
+                driving()
+                return await self._drive()
+        finally:
+            self._watch.close()
+
+    def stop(self, *, now: bool = False) -> None:
+        """Ends the fleet: lanes get TERM and their grace, or with `now` KILL at once."""
+        self._stopping = signal.SIGINT if now else signal.SIGTERM
+        self._sprint.journal.append("up.stopping", now=now)
+        self._watch.nudge()
+
+    def leave(self) -> None:
+        """Ends the fleet and leaves its lanes running: the terminal is gone, the work goes on."""
+        self._leaving = True
+        self._watch.nudge()
+
+    async def _drive(self) -> SprintState:
+        while True:
+            self._set_watches()
+            seen = observe(self._sprint, refused=self._refused)
+            self._note(seen)
+            if self._leaving:
+                return seen.state
+            if self._stopping is not None:
+                if not self._ask_to_stop(seen):
+                    await self._await_keepers(seen)
+                    return seen.state
+                await self._watch.changed(1.0)
+                continue
+            wake_s = self._act(seen)
+            if wake_s == 0:
+                continue
+            busy = self._starting or any(
+                v.state in (PhaseState.RUNNING, PhaseState.READY) for v in seen.phases.values()
+            )
+            if not busy:
+                await self._await_keepers(seen)
+                self._sprint.journal.append("sprint.ended", state=seen.state)
+                return seen.state
+            await self._watch.changed(wake_s)
+
+    def _act(self, seen: SprintView) -> float:
+        """Carries out what is decided. Returns seconds until to look again; 0 = at once."""
+        phases = {name: view for name, view in seen.phases.items() if not self._is_starting(name)}
+        now = time.monotonic()
+        ended_s = {
+            name: now - self._ended[name, view.latest.n]
+            for name, view in seen.phases.items()
+            if view.latest and (name, view.latest.n) in self._ended
+        }
+        decision = decide(
+            phases,
+            max_lanes=seen.record.max_lanes - len(self._starting),
+            turn_taken=turn_taken(self._board) or self._is_writer_starting(seen),
+            ended_s=ended_s,
+        )
+        refused = len(self._refused)
+        for action in decision.actions:
+            match action:
+                case Bury():
+                    self._bury(action)
+                case Start():
+                    self._start(action, seen)
+        if len(self._refused) != refused:
+            return 0
+        return min(decision.wake_s or _LOOK_AGAIN_S, _LOOK_AGAIN_S)
+
+    def _start(self, action: Start, seen: SprintView) -> None:
+        # Contents, signatures and the chain, each time: what was in order when it was made may
+        # have been changed since.
+        upstream = seen.graph.ancestors(action.phase)
+        if bad := check_phases(self._board, self._sprint, upstream):
+            reason = "; ".join(row.reason for row in bad)
+            self._refused[action.phase] = reason
+            self._sprint.journal.append("phase.refused", phase=action.phase, reason=reason)
+            return
+        order = Order(
+            state=self._board.path,
+            top=self._top,
+            sprint=self._sprint.id,
+            phase=action.phase,
+            n=action.n,
+            agent=action.agent,
+        )
+        self._starting[action.phase, action.n] = self._template.spawn(order)
+
+    def _bury(self, action: Bury) -> None:
+        if bury(self._sprint.slot(action.phase), action.n, "its keeper died without an outcome"):
+            self._sprint.journal.append(
+                "attempt.ended", phase=action.phase, attempt=action.n, state=AttemptState.LOST
+            )
+
+    def _note(self, seen: SprintView) -> None:
+        """Updates the shortcuts from what was observed."""
+        now = time.monotonic()
+        for name, view in seen.phases.items():
+            for attempt in view.attempts:
+                if self._starting.pop((name, attempt.n), None) is not None:
+                    self._duds = 0
+                if attempt.state is not AttemptState.RUNNING:
+                    self._ended.setdefault((name, attempt.n), now)
+        for key, pid in list(self._starting.items()):
+            if not _runs(pid):
+                # It lost a race for the claim or the turn, or could not even claim.
+                del self._starting[key]
+                self._duds += 1
+        if self._duds >= _STARTS_WITHOUT_CLAIM:
+            raise SupervisorError(
+                f"{self._duds} keepers in a row ended before they had claimed anything",
+                hint=f"see {keeper_log(self._board)}",
+            )
+        turn = holder(self._board.turns)
+        owners = [turn.owner] if turn else []
+        owners += [
+            attempt.owner
+            for view in seen.phases.values()
+            for attempt in view.attempts
+            if attempt.state is AttemptState.RUNNING
+        ]
+        keepers = {o.pid for o in owners if o.pid is not None and can_see(o, this_process())}
+        self._watch.processes(keepers | set(self._starting.values()))
+
+    def _ask_to_stop(self, seen: SprintView) -> bool:
+        """Asks every keeper of the sprint to end its lane. False when there is none left."""
+        asked = False
+        for name, view in seen.phases.items():
+            if view.state is PhaseState.RUNNING and view.latest is not None:
+                attempt = self._sprint.slot(name).attempt(view.latest.n)
+                asked |= request_end(attempt, self._stopping or signal.SIGTERM)
+        for pid in self._starting.values():
+            asked = True
+            _signal(pid, self._stopping or signal.SIGTERM)
+        return asked
+
+    async def _await_keepers(self, seen: SprintView) -> None:
+        """Returns when the keepers that wrote the last outcomes have also put everything away.
+
+        After its outcome a keeper still sets a ref and gives the writer's turn back. None of it is
+        lost if it does not come to that, but who waited for us may look for it.
+        """
+        for name, view in seen.phases.items():
+            if view.latest is None or (pid := view.latest.owner.pid) is None:
+                continue
+            if liveness(self._sprint.slot(name).attempt(view.latest.n)) is Liveness.ALIVE:
+                self._watch.processes([pid])
+                with anyio.move_on_after(_FAREWELL_S):
+                    while _runs(pid):
+                        await self._watch.changed(1.0)
+
+    def _set_watches(self) -> None:
+        self._watch.file(self._sprint.journal.path)
+        latest = self._board.turns.latest()
+        if latest is not None and latest.outcome is None:
+            self._watch.directory(latest.path)
+
+    def _is_starting(self, phase: str) -> bool:
+        return any(name == phase for name, _ in self._starting)
+
+    def _is_writer_starting(self, seen: SprintView) -> bool:
+        return any(seen.graph[name].access.writes for name, _ in self._starting)
+
+
+def keeper_log(board: Board) -> str:
+    """The file that takes what templates and keepers print: nothing, unless something is wrong."""
+    return os.path.join(board.path, "keeper.log")
+
+
+@contextmanager
+def _driving(sprint: SprintDir) -> Iterator[None]:
+    """Holds the claim that makes this process the one `nanosup up` of the sprint."""
+    slot = driver(sprint)
+    bury_dead(slot, "its process died")
+    try:
+        claim = slot.claim_next(this_process().owner("up", clock.utc_now()))
+    except HeldError:
+        held = holder(slot)
+        raise BusyError(
+            f"sprint {sprint.id} is run by {describe_holder(held) if held else 'another process'}",
+            hint="watch it with `nanosup status --watch`, or end it with `nanosup down`",
+        ) from None
+    sprint.journal.append("up.started", pid=os.getpid())
+    try:
+        yield
+    finally:
+        slot.finish(claim, Outcome(state=AttemptState.RELEASED, ended_at=clock.utc_now()))
+        sprint.journal.append("up.ended", pid=os.getpid())
+
+
+def _runs(pid: int) -> bool:
+    return observe_pid(pid).sight is Sight.RUNNING
+
+
+def _signal(pid: int, how: signal.Signals) -> None:
+    try:
+        os.kill(pid, how)
+    except ProcessLookupError:
+        pass

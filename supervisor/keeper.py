@@ -1,0 +1,172 @@
+"""The keeper: the process that owns one attempt, from its claim to its outcome.
+
+It is in a session of its own and outlives the `nanosup up` that asked for it. Killed, it takes its
+lane with it: the jail and the FUSE server are told of their parent's death by the kernel, and the
+mount is in its private namespace. What it wrote on the board stays for the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from sandbox import repository
+from sandbox.errors import SandboxError
+from sandbox.feature import Features
+from supervisor import clock, lineage
+from supervisor.attempt import Attempt, describe_holder
+from supervisor.board import Board, SprintDir
+from supervisor.errors import (
+    BlockedError,
+    CompletedError,
+    FencedError,
+    HeldError,
+    NotFoundError,
+    SupervisorError,
+)
+from supervisor.lost import bury_dead
+from supervisor.observe import observe
+from supervisor.order import Order
+from supervisor.owner import this_process
+from supervisor.phase import Phase
+from supervisor.provenance import attest
+from supervisor.publish import publish_all
+from supervisor.readiness import check_ready
+from supervisor.record import AttemptState, Outcome
+from supervisor.run import Run
+
+LOST_CLAIM = 12
+"""Exit status of a keeper that did not get what it was to claim."""
+
+
+def main(order: Order, features: Features) -> NoReturn:
+    """Carries out `order` and exits; for a process that was just forked for it."""
+    code = 1
+    try:
+        keep(order, features)
+        code = 0
+    except (HeldError, BlockedError, CompletedError):
+        code = LOST_CLAIM  # somebody was quicker: nothing is wrong
+    except (SupervisorError, SandboxError) as error:
+        print(f"{clock.utc_now()} {order.phase}.{order.n}: {error.message}", file=sys.stderr)
+    except BaseException:
+        print(f"{clock.utc_now()} {order.phase}.{order.n}:", file=sys.stderr)
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def keep(order: Order, features: Features) -> Attempt:
+    """Claims the attempt, runs its lane, and writes how it ended. Returns the ended attempt.
+
+    Raises:
+        HeldError, BlockedError, CompletedError, NotFoundError: it is not to be had.
+        FencedError: it was given to another while it ran.
+        BoardError: the board cannot be read or written.
+    """
+    board = Board(order.state)
+    sprint = board.sprint(order.sprint)
+    phase = _phase(sprint, order.phase)
+    if not phase.access.writes:
+        return _attempt(board, sprint, phase, order, features)
+    with _turn(board, sprint, order):
+        return _attempt(board, sprint, phase, order, features)
+
+
+def _attempt(
+    board: Board, sprint: SprintDir, phase: Phase, order: Order, features: Features
+) -> Attempt:
+    seen = observe(sprint)
+    check_ready(seen, phase, order.n)
+    snapshot = lineage.snapshot_for(seen.record, seen.graph, phase, seen.phases)
+    inputs = lineage.inputs_for(seen.graph, phase, seen.phases)
+    slot = sprint.slot(phase.name)
+    owner = msgspec.structs.replace(
+        this_process().owner(order.agent, clock.utc_now()), snapshot=snapshot, inputs=inputs
+    )
+    attempt = slot.claim(order.n, owner)
+    sprint.journal.append(
+        "attempt.claimed",
+        phase=phase.name,
+        attempt=order.n,
+        agent=order.agent,
+        pid=owner.pid,
+        access=phase.access,
+    )
+    run = Run(board, seen.record, sprint, phase, attempt, order, features)
+    try:
+        outcome = run.carry_out()
+    except (SandboxError, SupervisorError) as error:
+        outcome = _failed(error.message)
+    except OSError as error:
+        outcome = _failed(f"{error.filename or 'a system call'}: {error.strerror}")
+    except Exception as error:
+        traceback.print_exc()
+        outcome = _failed(f"a fault in nanosup: {type(error).__name__}: {error}")
+    try:
+        if outcome.state is AttemptState.COMPLETED:
+            outcome = attest(board, sprint, phase, attempt, outcome)
+        ended = slot.finish(attempt, outcome)
+    except FencedError:
+        sprint.journal.append("attempt.fenced", phase=phase.name, attempt=order.n)
+        run.withdraw()
+        raise
+    sprint.journal.append(
+        "attempt.ended",
+        phase=phase.name,
+        attempt=order.n,
+        state=outcome.state,
+        reason=outcome.reason or None,
+        commit=outcome.sealed.commit if outcome.sealed else None,
+    )
+    if outcome.sealed is not None:
+        publish_all(repository.find(Path(order.top)), observe(sprint))
+    return ended
+
+
+def _failed(reason: str) -> Outcome:
+    return Outcome(state=AttemptState.FAILED, ended_at=clock.utc_now(), reason=reason)
+
+
+def _phase(sprint: SprintDir, name: str) -> Phase:
+    for phase in sprint.record.phases:
+        if phase.name == name:
+            return phase
+    raise NotFoundError(
+        f"sprint {sprint.id} has no phase {name!r}",
+        hint=f"it has {', '.join(phase.name for phase in sprint.record.phases)}",
+    )
+
+
+@contextmanager
+def _turn(board: Board, sprint: SprintDir, order: Order) -> Iterator[None]:
+    """Holds the repository's writer's turn: one writer at a time, whatever sprint it is of.
+
+    Raises:
+        HeldError: somebody alive has it; says who.
+    """
+    board.prepare()
+    bury_dead(board.turns, "its keeper died without giving the turn back")
+    who = f"{order.sprint} {order.phase}.{order.n} ({order.agent})"
+    try:
+        turn = board.turns.claim_next(this_process().owner(who, clock.utc_now()))
+    except HeldError:
+        latest = board.turns.latest()
+        raise HeldError(
+            f"the writer's turn is held by {describe_holder(latest) if latest else 'another'}",
+            hint="one writer at a time: wait for it to end",
+        ) from None
+    sprint.journal.append("turn.taken", phase=order.phase, attempt=order.n, turn=turn.n)
+    try:
+        yield
+    finally:
+        board.turns.finish(turn, Outcome(state=AttemptState.RELEASED, ended_at=clock.utc_now()))
+        sprint.journal.append("turn.released", phase=order.phase, attempt=order.n, turn=turn.n)

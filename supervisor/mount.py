@@ -1,0 +1,106 @@
+"""The FUSE server of a lane: a process of its own, between the keeper and the kernel."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from types import TracebackType
+from typing import Self
+
+from sandbox import server, syscalls
+from sandbox.errors import MountError
+from sandbox.spec import MountSpec
+
+_READY_S = 30.0
+_STOP_S = 30.0
+
+
+class Server:
+    """Serves `spec` from a forked process. Leaving it kills the server if it still runs.
+
+    A process that serves a mount must never start a child whose working directory is in it: that
+    deadlocks in the kernel. So the keeper, which starts the jail, does not serve.
+    """
+
+    def __init__(self, spec: MountSpec) -> None:
+        self._ready, ready = os.pipe()
+        keeper = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.close(self._ready)
+                # TERM, not KILL: what is still in the page cache is to reach the upper layer.
+                syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
+                if os.getppid() == keeper:
+                    server.serve(spec, ready)
+            finally:
+                os._exit(1)
+        os.close(ready)
+        self._pidfd = os.pidfd_open(self.pid)
+        self._reaped = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._reaped:
+            # Also where it hangs: the kernel then aborts the connection, and the mount goes with
+            # the namespace.
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._reap()
+        os.close(self._ready)
+        os.close(self._pidfd)
+
+    def fileno(self) -> int:
+        """A pidfd: readable once the server is dead."""
+        return self._pidfd
+
+    def await_ready(self) -> None:
+        """Returns when the mount can be used.
+
+        Raises:
+            MountError: it cannot be mounted; says why.
+        """
+        if not _readable(self._ready, _READY_S):
+            raise MountError(
+                f"the lane's file system was not mounted after {_READY_S:g} s",
+                hint="`nanosup doctor` shows what this host lacks",
+            )
+        answer = os.read(self._ready, 4096)
+        if answer[:1] != b"\1":
+            said = answer.decode(errors="replace").strip() or "its server died"
+            raise MountError(
+                f"the lane's file system cannot be mounted: {said}",
+                hint="`nanosup doctor` shows what this host lacks",
+            )
+
+    def stop(self) -> None:
+        """Unmounts, and returns when everything written is in the upper layer.
+
+        Raises:
+            MountError: it did not end well, so what was written last may be missing.
+        """
+        signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_S
+        if not _readable(self._pidfd, deadline - time.monotonic()):
+            raise MountError(f"the lane's file system was not unmounted after {_STOP_S:g} s")
+        if (status := self._reap()) != 0:
+            raise MountError(f"the server of the lane's file system ended with status {status}")
+
+    def _reap(self) -> int:
+        _, status = os.waitpid(self.pid, 0)
+        self._reaped = True
+        return status
+
+
+def _readable(fd: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))

@@ -1,0 +1,77 @@
+"""What the board shows right now, as the values that decisions and views are made from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from supervisor.attempt import Attempt
+from supervisor.board import Board, SprintDir
+from supervisor.decide import AttemptView, PhaseView, SprintState, sprint_state, view
+from supervisor.graph import Graph
+from supervisor.liveness import Liveness
+from supervisor.owner import liveness
+from supervisor.record import AttemptState, Sprint
+from supervisor.slot import Slot
+
+
+@dataclass(frozen=True, slots=True)
+class SprintView:
+    """A sprint as observed.
+
+    Attributes:
+        driven: a living `nanosup up` runs it.
+    """
+
+    record: Sprint
+    graph: Graph
+    phases: dict[str, PhaseView]
+    driven: bool
+
+    @property
+    def state(self) -> SprintState:
+        return sprint_state(self.phases, driven=self.driven)
+
+
+def observe(sprint: SprintDir, *, refused: dict[str, str] | None = None) -> SprintView:
+    """Reads everything that decides how a sprint stands.
+
+    Raises:
+        BoardError: a document is damaged; it is named.
+    """
+    record = sprint.record
+    graph = Graph(record.phases)
+    attempts = {
+        phase.name: tuple(_seen(a) for a in sprint.slot(phase.name).attempts())
+        for phase in graph.order
+    }
+    phases = view(graph, attempts, refused=refused, seed=record.id)
+    return SprintView(record, graph, phases, holder(driver(sprint)) is not None)
+
+
+def driver(sprint: SprintDir) -> Slot:
+    """The claim that a `nanosup up` makes on the sprint that it runs."""
+    return Slot(os.path.join(sprint.path, "driver"), f"the running of sprint {sprint.id}")
+
+
+def holder(slot: Slot) -> Attempt | None:
+    """Who holds `slot` now: its latest attempt, if that has no outcome and is not known dead."""
+    latest = slot.latest()
+    if latest is None or latest.outcome is not None or liveness(latest) is Liveness.DEAD:
+        return None
+    return latest
+
+
+def turn_taken(board: Board) -> bool:
+    """Whether somebody alive holds the repository's writer's turn."""
+    return holder(board.turns) is not None
+
+
+def _seen(attempt: Attempt) -> AttemptView:
+    if attempt.outcome is not None:
+        state = attempt.outcome.state
+    elif liveness(attempt) is Liveness.DEAD:
+        state = AttemptState.LOST
+    else:
+        state = AttemptState.RUNNING
+    return AttemptView(attempt.n, attempt.owner, attempt.outcome, state)

@@ -1,0 +1,25 @@
+"""What a keeper is told when it is started. Everything else it reads from the board."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt to be claimed and carried out.
+
+    Attributes:
+        state: the state directory.
+        top: the repository's own path: where the lane's mount appears inside the jail.
+        command: replaces the agent's command (`nanosup run`).
+        foreground: the child gets the keeper's own stdin, stdout and stderr instead of files.
+    """
+
+    state: str
+    top: str
+    sprint: str
+    phase: str
+    n: int
+    agent: str
+    command: tuple[str, ...] | None = None
+    foreground: bool = False

@@ -1,0 +1,83 @@
+"""What a sprint is made of: phases, and the agents that carry them out. Values only.
+
+These are frozen into `sprint.json` when a sprint starts, so that editing the configuration later
+changes nothing that runs.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Access(StrEnum):
+    """What a phase may do to the repository."""
+
+    READ = "read"
+    WRITE = "write"
+    EXCLUSIVE = "exclusive"
+
+    @property
+    def writes(self) -> bool:
+        return self is not Access.READ
+
+
+class Carry(StrEnum):
+    """What a new attempt at a write phase starts from."""
+
+    RESUME = "resume"  # the snapshot, and what the last attempt left in its upper layer
+    FRESH = "fresh"  # the snapshot alone
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A command line tool that carries out phases, as resolved from a preset and changes to it.
+
+    Attributes:
+        command: argv, with {prompt}, {prompt_file}, {phase}, {outputs}, … to be filled in.
+        env: variables set in the lane.
+        pass_env: names of host variables handed on where they are set (API keys).
+        credentials: paths under the user's HOME, copied into the lane's HOME before each attempt.
+        home_read: toolchain paths under the user's HOME, bound read-only.
+        end_events: an output line that is a JSON object whose "type" is one of these ends the work.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    preset: str | None = None
+    env: dict[str, str] = {}
+    pass_env: tuple[str, ...] = ()
+    credentials: tuple[str, ...] = ()
+    home_read: tuple[str, ...] = ()
+    end_events: tuple[str, ...] = ()
+
+
+class Phase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A node of the graph.
+
+    Attributes:
+        agents: names, first choice first; the next takes over when one fails for good.
+        outputs: file names that a completed attempt must have left in $NANOSUP_OUTPUTS.
+        scratch: repository paths that are private, writable and discarded.
+        share: directories of the host's working tree, bound read-only.
+        network: "none", "host", or the host names that may be reached.
+        stall_s: seconds without a sign of life after which the lane is ended; None = never.
+        restarts: how many attempts may follow the first.
+    """
+
+    name: str
+    depends_on: tuple[str, ...] = ()
+    access: Access = Access.READ
+    agents: tuple[str, ...] = ()
+    prompt: str = ""
+    outputs: tuple[str, ...] = ()
+    scratch: tuple[str, ...] = ()
+    share: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    network: str | tuple[str, ...] = "host"
+    timeout_s: float = 3600.0
+    stall_s: float | None = None
+    grace_s: float = 10.0
+    restarts: int = 1
+    carry: Carry = Carry.RESUME
+    gate: bool = False

@@ -1,0 +1,53 @@
+"""`pulse.json`: what a keeper says of the processes of its lane, for people and for `status`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+
+from supervisor import disk, document
+from supervisor.board import Board
+from supervisor.errors import BoardError
+
+FILE = "pulse.json"
+
+
+class Pulse(msgspec.Struct, frozen=True, kw_only=True):
+    """The processes of a lane.
+
+    Attributes:
+        child_pid: the jail, as the host numbers it.
+        server_pid: the FUSE server.
+        ready_ms: from the claim until the child ran.
+    """
+
+    child_pid: int
+    server_pid: int
+    ready_ms: float
+
+
+def write(attempt_path: str, pulse: Pulse) -> None:
+    """Replaces the pulse of an attempt. Not written through: it means nothing after a crash."""
+    path = os.path.join(attempt_path, FILE)
+    tmp = disk.tmp_path(attempt_path)
+    with disk.explained(path):
+        try:
+            disk.write_file(tmp, document.encode(pulse), sync=False)
+            os.rename(tmp, path)
+        except BaseException:
+            disk.remove(tmp)
+            raise
+
+
+def pulses(board: Board, sprint: str, phase: str, n: int) -> dict[str, Any]:
+    """The pulse of an attempt; empty where there is none."""
+    path = os.path.join(
+        board.path, "sprints", sprint, "phases", phase, "attempts", f"{n:04d}", FILE
+    )
+    try:
+        pulse = document.read(path, Pulse)
+    except BoardError:
+        return {}
+    return msgspec.structs.asdict(pulse) if pulse else {}

@@ -1,0 +1,38 @@
+"""Whether an attempt may be claimed now, and if not, why not. Pure."""
+
+from __future__ import annotations
+
+from supervisor.decide import PhaseState
+from supervisor.errors import BlockedError, CompletedError, HeldError
+from supervisor.observe import SprintView
+from supervisor.phase import Phase
+
+
+def check_ready(seen: SprintView, phase: Phase, n: int) -> None:
+    """Returns if attempt `n` at `phase` is what may come next.
+
+    Raises:
+        CompletedError, HeldError, BlockedError: it is not; says why, and who.
+    """
+    view = seen.phases[phase.name]
+    latest = view.latest
+    if view.state is PhaseState.COMPLETED:
+        raise CompletedError(
+            f"phase {phase.name!r} of sprint {seen.record.id} is completed",
+            hint="`nanosup next` says what is left to do",
+        )
+    if view.state is PhaseState.RUNNING and latest is not None:
+        by = latest.owner
+        where = f"pid {by.pid} on {by.host}" if by.pid is not None else f"a lease, on {by.host}"
+        raise HeldError(
+            f"phase {phase.name!r} is held by {by.agent} ({where}, attempt {latest.n}, "
+            f"since {by.claimed_at})",
+            hint="wait for it; `nanosup unstuck` frees it if its holder is dead",
+        )
+    if view.state is PhaseState.BLOCKED:
+        raise BlockedError(
+            f"phase {phase.name!r} is blocked: {view.why}",
+            hint="`nanosup next` says what can be done now",
+        )
+    if n != (latest.n + 1 if latest else 1):
+        raise HeldError(f"attempt {n} at phase {phase.name!r} is not the next one")

@@ -1,0 +1,136 @@
+"""The documents on the board, as typed values. docs/board.md describes each file.
+
+Wall-clock times are UTC strings, RFC 3339, and are only ever shown; nothing is decided by them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from supervisor.phase import Agent, Phase
+
+FORMAT = 1
+
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+"""SHA-256 in hexadecimal. Documents with another are damaged: it is part of a path."""
+
+
+class AttemptState(StrEnum):
+    """How an attempt stands: RUNNING, or how it ended."""
+
+    RUNNING = "running"  # never in an outcome
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    STALLED = "stalled"
+    LOST = "lost"  # owner dead, or its file system gone
+    REVOKED = "revoked"  # stopped by a person or a shutdown; does not count against `restarts`
+    RELEASED = "released"  # handed back by its owner; does not count either
+
+
+class Exit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a child ended: exactly one of the two is set."""
+
+    code: int | None = None
+    signal: int | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """An immutable view of the repository: a base tree, and sealed layers over it.
+
+    Attributes:
+        commit: what the view is as a git commit (the base commit while there are no layers).
+        tree: git tree of `commit`.
+        base_tree: the git tree at the bottom of the mount.
+        layers: ids of sealed layers over `base_tree`, bottom to top. They are part of `commit`.
+        carried: ids of layers over those, left by failed attempts and not part of any commit yet.
+        height: how many writers of the sprint have sealed so far.
+        epoch_ns: time stamp (ns since 1970) of everything that comes from the git tree.
+    """
+
+    commit: str
+    tree: str
+    base_tree: str
+    layers: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
+    height: int = 0
+    epoch_ns: int = 0
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that an attempt handed on. `size` in bytes."""
+
+    name: str
+    sha256: Sha256
+    size: int
+    media_type: str = "application/octet-stream"
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True):
+    """An output of an upstream attempt, as this attempt was given it."""
+
+    phase: str
+    attempt: int
+    name: str
+    sha256: Sha256
+    size: int
+
+
+class Owner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who holds an attempt, and what the attempt was given. Written once, before the claim.
+
+    An owner is either a process of a host (`pid`, `start_ticks`, `boot_id` set) or a lease
+    (`lease_s` set, and no pid).
+
+    Attributes:
+        pid_ns: inode number of the PID namespace that `pid` is of.
+        start_ticks: field 22 of /proc/<pid>/stat: clock ticks after boot.
+        token_sha256: digest of the secret half of the token.
+    """
+
+    agent: str
+    host: str
+    user: str
+    claimed_at: str
+    boot_id: str | None = None
+    pid: int | None = None
+    pid_ns: int | None = None
+    start_ticks: int | None = None
+    lease_s: float | None = None
+    token_sha256: Sha256 | None = None
+    snapshot: Snapshot | None = None
+    inputs: tuple[Input, ...] = ()
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an attempt ended. Written once; the first wins.
+
+    Attributes:
+        sealed: what the repository looks like with this attempt's layer; write phases only.
+        statement: name of the file beside this one that holds the signed statement.
+    """
+
+    state: AttemptState
+    ended_at: str
+    exit: Exit | None = None
+    reason: str = ""
+    outputs: tuple[Output, ...] = ()
+    sealed: Snapshot | None = None
+    statement: str | None = None
+
+
+class Sprint(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of the graph towards one goal, from one base snapshot. Frozen at its start."""
+
+    id: str
+    goal: str
+    created_at: str
+    base: Snapshot
+    phases: tuple[Phase, ...]
+    agents: dict[str, Agent]
+    branch: str = ""
+    max_lanes: int = 4
+    format: int = FORMAT

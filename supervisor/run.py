@@ -1,0 +1,379 @@
+"""One attempt being carried out: its lane made, mounted, jailed, watched, taken down, sealed."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from sandbox import child, gitdir, index, namespace, repository, seal, survey, syscalls, view
+from sandbox.end import Cause as NotRun
+from sandbox.end import End, Exited, Signaled, Unstarted
+from sandbox.feature import Features
+from sandbox.jail import Bind
+from sandbox.repository import Repository
+from sandbox.spec import MountSpec
+from supervisor import artifact, clock, credential, lineage, prompt, pulse, sign
+from supervisor.attempt import Attempt
+from supervisor.board import Board, SprintDir
+from supervisor.errors import ArtifactError, BoardError
+from supervisor.lane import OBJECTS, LaneDir, await_unlocked, locked, placeholders, variables
+from supervisor.mount import Server
+from supervisor.order import Order
+from supervisor.phase import Agent, Phase
+from supervisor.record import AttemptState, Exit, Outcome, Output, Snapshot, Sprint
+from supervisor.vigil import Cause, Vigil
+
+_PREDECESSOR_S = 10.0
+
+
+class Run:
+    """Carries out one claimed attempt, in a process of its own.
+
+    Attributes:
+        end: how the command ended, once it has.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        record: Sprint,
+        sprint: SprintDir,
+        phase: Phase,
+        attempt: Attempt,
+        order: Order,
+        features: Features,
+    ) -> None:
+        self._board = board
+        self._record = record
+        self._sprint = sprint
+        self._phase = phase
+        self._attempt = attempt
+        self._order = order
+        self._features = features
+        self._lane = LaneDir(attempt.lane_path)
+        self._started = time.monotonic()
+        assert attempt.owner.snapshot is not None
+        self._snapshot: Snapshot = attempt.owner.snapshot
+        self._layer = self._board.layer_path(lineage.layer_id(record.id, phase.name, attempt.n))
+        self.end: End | None = None
+
+    def carry_out(self) -> Outcome:
+        """Runs the lane to its end. What the outcome names exists when this returns.
+
+        Raises:
+            SandboxError: the lane cannot be made on this host.
+            ArtifactError: an input is not what it was.
+            BoardError: the board cannot be written.
+        """
+        repo = repository.find(Path(self._order.top))
+        uid, gid = namespace.lane_ids()
+        agent = self._agent()
+        text = self._prepare(repo, agent, uid, gid)
+        with ExitStack() as stack:
+            stack.enter_context(locked(self._lane))
+            stage = namespace.enter()
+            mountpoint = stage.directory("mount") if stage.root else self._lane.mount
+            server = stack.enter_context(Server(self._mount_spec(repo, mountpoint, uid, gid)))
+            made = self._make_git(repo, uid, gid)
+            server.await_ready()
+            vigil = stack.enter_context(Vigil(self._phase, foreground=self._order.foreground))
+            spec = view.jail_of(
+                self._view(repo, agent, text, mountpoint, made, uid, gid),
+                self._survey(repo, agent, uid),
+            )
+            stdin, stdout, stderr = self._stdio(stack, uid, gid)
+            jailed = stack.enter_context(
+                child.start(spec, self._features, stage, stdin=stdin, stdout=stdout, stderr=stderr)
+            )
+            self._announce(jailed.pid, server.pid)
+            logs = () if self._order.foreground else (stdout, stderr)
+            cause = vigil.keep(jailed, server, sign.of(jailed, logs))
+            jailed.kill()
+            self.end = _refined(jailed.wait(), spec.argv[0], repo.root, Path(mountpoint))
+            jailed.close()
+            if cause is not Cause.MOUNT:
+                server.stop()
+        return self._conclude(repo, cause)
+
+    def withdraw(self) -> None:
+        """Undoes the sealing of a fenced attempt: its layer is nobody's, and goes back."""
+        if os.path.isdir(self._layer):
+            os.rename(self._layer, self._lane.upper)
+
+    def _agent(self) -> Agent:
+        if self._order.command is not None:
+            return Agent(name=self._order.agent, command=self._order.command)
+        return self._record.agents[self._order.agent]
+
+    def _prepare(self, repo: Repository, agent: Agent, uid: int, gid: int) -> str:
+        """Makes everything of the lane that is not mounted. Returns the prompt."""
+        lane, phase, owner = self._lane, self._phase, self._attempt.owner
+        lane.make(phase, uid=uid, gid=gid)
+        artifact.provide(self._board.blobs, owner.inputs, lane.inputs)
+        text = prompt.compose(phase, goal=self._record.goal, inputs=owner.inputs)
+        Path(lane.prompt).write_text(text, encoding="utf-8")
+        credential.copy(agent.credentials, Path.home(), Path(lane.home), uid=uid, gid=gid)
+        for layer in self._snapshot.carried:
+            await_unlocked(self._lane_of(layer), _PREDECESSOR_S)
+        return text
+
+    def _mount_spec(self, repo: Repository, mountpoint: str, uid: int, gid: int) -> MountSpec:
+        phase, seen = self._phase, self._snapshot
+        return MountSpec(
+            git_dir=str(repo.common_dir),
+            tree=seen.base_tree,
+            layers=(*map(self._layer_dir, seen.layers), *self._carried().values()),
+            upper=self._lane.upper if phase.access.writes else None,
+            work=self._lane.work if phase.access.writes else None,
+            mountpoint=mountpoint,
+            epoch_ns=seen.epoch_ns,
+            uid=uid,
+            gid=gid,
+            allow_other=os.getuid() != uid,
+            grafts=(".git", *phase.scratch, *(path for _, path in self._shares(repo))),
+            object_dirs=self._object_dirs(),
+        )
+
+    def _make_git(self, repo: Repository, uid: int, gid: int) -> gitdir.GitDir:
+        """The lane's git directory. Its index and refs are made once a snapshot, and copied."""
+        seen = self._snapshot
+        cache = Path(self._sprint.path) / "git"
+        record = cache / f"{seen.commit}.index"
+        index.record(
+            record,
+            repo,
+            commit=seen.commit,
+            epoch_ns=seen.epoch_ns,
+            uid=uid,
+            gid=gid,
+            layers=[Path(self._layer_dir(layer)) for layer in seen.layers],
+            object_dirs=[Path(path) for path in self._object_dirs()],
+        )
+        refs = cache / "packed-refs"
+        gitdir.record_refs(repo, refs)
+        return gitdir.make(
+            Path(self._lane.git),
+            repo,
+            commit=seen.commit,
+            alternates=self._alternates(repo),
+            index=record,
+            refs=refs,
+            uid=uid,
+            gid=gid,
+        )
+
+    def _view(
+        self,
+        repo: Repository,
+        agent: Agent,
+        text: str,
+        mountpoint: str,
+        made: gitdir.GitDir,
+        uid: int,
+        gid: int,
+    ) -> view.Lane:
+        phase, lane, n = self._phase, self._lane, self._attempt.n
+        top = str(repo.root)
+        empty = os.path.join(lane.path, "empty")
+        Path(empty).touch()
+        return view.Lane(
+            argv=prompt.fill(agent.command, placeholders(self._record, phase, n, top, text)),
+            uid=uid,
+            gid=gid,
+            repository=top,
+            mount=mountpoint,
+            home=lane.home,
+            git_dir=lane.git,
+            writable=phase.access.writes,
+            git_writable=phase.access.writes,
+            objects=tuple(Bind(str(path), seen) for path, seen in self._alternates(repo)),
+            tmp=lane.tmp,
+            inputs=lane.inputs,
+            outputs=lane.outputs,
+            prompt=lane.prompt,
+            scratch=tuple((path, where) for where, path in lane.scratch_for(phase).items()),
+            share=self._shares(repo),
+            hidden=(self._board.path, str(repo.common_dir)),
+            extra=tuple(Bind(empty, mask) for mask in made.masks),
+            env=variables(self._record, phase, n, agent, os.environ),
+            host_network=phase.network == "host",
+        )
+
+    def _survey(self, repo: Repository, agent: Agent, uid: int) -> view.Ground:
+        home = Path.home()
+        return survey.survey(
+            uid=uid,
+            targets=[str(repo.root), *(seen for _, seen in self._alternates(repo))],
+            environment=os.environ,
+            # What a preset lists is where its program may be, not where it must be.
+            home_read=[path for path in agent.home_read if (home / path).exists()],
+        )
+
+    def _conclude(self, repo: Repository, cause: Cause) -> Outcome:
+        state, reason = _verdict(cause, self.end, self._phase)
+        outputs: tuple[Output, ...] = ()
+        sealed: Snapshot | None = None
+        if state is AttemptState.COMPLETED:
+            try:
+                outputs = artifact.collect(
+                    self._board.blobs, self._lane.outputs, self._phase.outputs
+                )
+            except ArtifactError as error:
+                state, reason = AttemptState.FAILED, f"exit 0, but {error.message}"
+        if state is AttemptState.COMPLETED and self._phase.access.writes:
+            sealed, notes = self._seal(repo)
+            reason = "; ".join(notes)
+        return Outcome(
+            state=state,
+            ended_at=clock.utc_now(),
+            exit=_exit(self.end),
+            reason=reason,
+            outputs=outputs,
+            sealed=sealed,
+        )
+
+    def _seal(self, repo: Repository) -> tuple[Snapshot, tuple[str, ...]]:
+        """Makes a commit of what was written, and moves the upper to where layers are."""
+        carried = self._carried()
+        seen = msgspec.structs.replace(self._snapshot, carried=tuple(carried))
+        done = seal.seal(
+            repo,
+            parent=seen.commit,
+            layers=[*map(Path, carried.values()), Path(self._lane.upper)],
+            below=[Path(self._layer_dir(layer)) for layer in seen.layers],
+            lane_git=Path(self._lane.git),
+            object_dirs=[Path(path) for path in self._object_dirs()],
+            message=f"{self._phase.name}: {self._record.goal or 'no goal given'}\n\n"
+            f"Sprint: {self._record.id}\nAgent: {self._attempt.owner.agent}\n",
+            author="{} <{}>".format(*gitdir.identity(repo)),
+            when_s=int(time.time()),
+        )
+        upper = os.open(self._lane.upper, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            syscalls.syncfs(upper)
+        finally:
+            os.close(upper)
+        os.makedirs(os.path.dirname(self._layer), mode=0o700, exist_ok=True)
+        os.rename(self._lane.upper, self._layer)
+        layer = os.path.basename(self._layer)
+        return lineage.sealed(seen, layer, commit=done.commit, tree=done.tree), done.notes
+
+    def _layer_dir(self, layer: str) -> str:
+        """Where a layer is: among the sealed ones, or, of an attempt that failed, in its lane."""
+        published = self._board.layer_path(layer)
+        if os.path.isdir(published):
+            return published
+        lane = self._lane_of(layer)
+        if not os.path.isdir(lane.upper):
+            raise BoardError(
+                f"layer {layer} is missing: neither {published} nor {lane.upper} is there",
+                hint="put it back, or begin a new sprint",
+            )
+        return lane.upper
+
+    def _carried(self) -> dict[str, str]:
+        """The layers of failed attempts that are carried on. One whose attempt was killed before
+        it had a lane, or that was made by hand, is not there: nothing was written in it."""
+        found = {}
+        for layer in self._snapshot.carried:
+            try:
+                found[layer] = self._layer_dir(layer)
+            except BoardError:
+                continue
+        return found
+
+    def _lane_of(self, layer: str) -> LaneDir:
+        """The lane of this sprint that made a layer."""
+        phase, n = layer.removeprefix(f"{self._record.id}-").rsplit("-", 1)
+        return LaneDir(self._sprint.slot(phase).attempt(int(n)).lane_path)
+
+    def _object_dirs(self) -> tuple[str, ...]:
+        path = self._board.objects_path
+        return (path,) if os.path.isdir(path) else ()
+
+    def _alternates(self, repo: Repository) -> list[tuple[Path, str]]:
+        stores = [*repo.object_dirs, *map(Path, self._object_dirs())]
+        return [(path, f"{OBJECTS}/{number}") for number, path in enumerate(stores)]
+
+    def _shares(self, repo: Repository) -> tuple[tuple[str, str], ...]:
+        """(directory of the host, path in the repository) of those that are there."""
+        pairs = ((os.path.realpath(repo.root / path), path) for path in self._phase.share)
+        return tuple((source, path) for source, path in pairs if os.path.isdir(source))
+
+    def _stdio(self, stack: ExitStack, uid: int, gid: int) -> tuple[int | None, int, int]:
+        if self._order.foreground:
+            return 0, 1, 2
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        opened = []
+        for name in ("stdout.log", "stderr.log"):
+            fd = os.open(os.path.join(self._attempt.path, name), flags, 0o600)
+            stack.callback(os.close, fd)
+            # Scripts open /dev/stderr anew, and are asked for permission when they do.
+            os.fchown(fd, uid, gid)
+            opened.append(fd)
+        return None, opened[0], opened[1]
+
+    def _announce(self, child_pid: int, server_pid: int) -> None:
+        ready_ms = round((time.monotonic() - self._started) * 1000, 1)
+        pulse.write(
+            self._attempt.path,
+            pulse.Pulse(child_pid=child_pid, server_pid=server_pid, ready_ms=ready_ms),
+        )
+        self._sprint.journal.append(
+            "attempt.running",
+            phase=self._phase.name,
+            attempt=self._attempt.n,
+            child_pid=child_pid,
+            ready_ms=ready_ms,
+        )
+
+
+def _refined(end: End | None, program: str, top: Path, mount: Path) -> End | None:
+    """Tells "not found" from "cannot be executed" where bubblewrap's words went to a terminal."""
+    if not isinstance(end, Unstarted) or end.message:
+        return end
+    if "/" in program:
+        path = Path(os.path.normpath(top / program))
+        places = [mount / path.relative_to(top) if path.is_relative_to(top) else path]
+    else:
+        places = [Path(entry) / program for entry in os.get_exec_path()]
+    if any(os.path.lexists(place) for place in places):
+        return Unstarted(NotRun.NOT_EXECUTABLE, f"{program}: permission denied, or no program")
+    return Unstarted(NotRun.NOT_FOUND, f"{program}: no such file or directory")
+
+
+def _verdict(cause: Cause, end: End | None, phase: Phase) -> tuple[AttemptState, str]:
+    match cause:
+        case Cause.TIMEOUT:
+            return AttemptState.TIMED_OUT, f"still running after timeout_s = {phase.timeout_s:g}"
+        case Cause.STALL:
+            return AttemptState.STALLED, f"no sign of life for stall_s = {phase.stall_s:g}"
+        case Cause.REQUEST:
+            return AttemptState.REVOKED, "ended on request"
+        case Cause.MOUNT:
+            return AttemptState.LOST, "the lane's file system went away: its server died"
+    match end:
+        case Exited(0):
+            return AttemptState.COMPLETED, ""
+        case Exited(code):
+            return AttemptState.FAILED, f"exit status {code}"
+        case Signaled():
+            return AttemptState.FAILED, f"killed by {end.name}"
+        case Unstarted():
+            return AttemptState.FAILED, f"its command is {end.cause}: {end.message}"
+    return AttemptState.FAILED, "nobody knows how it ended"
+
+
+def _exit(end: End | None) -> Exit | None:
+    match end:
+        case Exited(code):
+            return Exit(code=code)
+        case Signaled(number):
+            return Exit(signal=number)
+        case Unstarted():
+            return Exit(code=end.code)
+    return None

@@ -1,0 +1,138 @@
+"""The tables of `nanosup.toml`, and how a table that is wrong is talked about.
+
+`configs/nanosup.schema.json` says the same for editors.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from supervisor.errors import ConfigError
+from supervisor.graph import nearest
+from supervisor.phase import Access, Carry
+
+Seconds = Annotated[float, Meta(gt=0, le=366 * 86400)]
+Words = tuple[str, ...]
+
+
+class Workspace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[workspace]`: what holds for every lane.
+
+    Attributes:
+        snapshot: what a sprint starts from: the commit, or the working tree as it is.
+        share: directories of the host's working tree bound read-only into every lane.
+        home_read: further paths under HOME that lanes may read.
+        max_lanes: lanes at once, over all phases of a sprint.
+    """
+
+    snapshot: Literal["commit", "worktree"] = "commit"
+    share: Words = ()
+    home_read: Words = ()
+    max_lanes: Annotated[int, Meta(ge=1, le=1000)] = 4
+
+
+class AgentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[agents.NAME]`: a preset and changes to it, or a command."""
+
+    preset: str | None = None
+    command: Words | None = None
+    args: Words = ()
+    env: dict[str, str] = {}
+    pass_env: Words = ()
+    credentials: Words = ()
+    home_read: Words = ()
+    end_events: Words = ()
+
+
+class PhaseTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[phase]]`."""
+
+    name: str
+    depends_on: Words = ()
+    access: Access = Access.READ
+    agents: Words | None = None
+    prompt: str | None = None
+    prompt_file: str | None = None
+    outputs: Words = ()
+    scratch: Words = ()
+    share: Words = ()
+    env: dict[str, str] = {}
+    network: str | Words = "host"
+    timeout_s: Seconds = 3600.0
+    stall_s: Seconds | None = None
+    grace_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    restarts: Annotated[int, Meta(ge=0, le=100_000)] = 1
+    carry: Carry = Carry.RESUME
+    gate: bool | None = None
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole of `nanosup.toml`."""
+
+    workspace: Workspace = msgspec.field(default_factory=Workspace)
+    agents: dict[str, AgentTable] = {}
+    phase: tuple[PhaseTable, ...] | None = None
+
+
+_Table = TypeVar("_Table", bound=msgspec.Struct)
+
+
+def convert(table: Any, kind: type[_Table], where: str) -> _Table:
+    """msgspec.convert, with its error in our words.
+
+    Raises:
+        ConfigError: with the key's path, what was expected, and the nearest known key.
+    """
+    if isinstance(table, dict):
+        for key in table:
+            if key not in kind.__struct_fields__:
+                raise ConfigError(
+                    f"{where}: unknown key {key!r}",
+                    hint=nearest(key, kind.__struct_fields__)
+                    or f"known: {', '.join(kind.__struct_fields__)}",
+                )
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}{_in_our_words(str(error))}", hint=_TYPE_HINT) from None
+
+
+_TYPE_HINT = "see `nanosup init` for every key with its type"
+_AT = re.compile(r" - at `\$(.*)`$")
+_TYPES = {
+    "str": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+
+
+def _in_our_words(text: str) -> str:
+    """'Expected `int`, got `str` - at `$.restarts`' → '.restarts: expected a whole number, …'."""
+    at = _AT.search(text)
+    where = at.group(1) if at else ""
+    words = _AT.sub("", text)
+    words = re.sub(
+        r"`([a-z |]+)`",
+        lambda match: " or ".join(
+            _TYPES.get(t, t) for t in match.group(1).split(" | ") if t != "null"
+        ),
+        words,
+    )
+    return f"{where}: {words[:1].lower()}{words[1:]}"
+
+
+def json_schema() -> bytes:
+    """The JSON Schema (2020-12) of the file: what is shipped as `configs/nanosup.schema.json`."""
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "nanosup.toml",
+        **msgspec.json.schema(File),
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"

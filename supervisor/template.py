@@ -1,0 +1,108 @@
+"""The warm template that keepers are forked from.
+
+A fresh interpreter with everything that a keeper imports costs some 300 ms; a fork of this process
+costs a few. It is single-threaded (so that its children may enter a user namespace), and it ends
+when the `nanosup up` that started it ends: the socket to it then reads end-of-file. Its children,
+the keepers, do not: each is in a session of its own.
+
+Requests are JSON lines over a stream socket; the answer is the keeper's pid, a line too.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+from types import TracebackType
+
+import msgspec
+
+from supervisor.errors import SupervisorError
+from supervisor.order import Order
+
+
+class Template:
+    """A running template. Use as a context manager; leaving it leaves the keepers running."""
+
+    def __init__(self, log: str) -> None:
+        """`log` is the file that takes what keepers have to say when something is wrong."""
+        self._log = log
+
+    def __enter__(self) -> Template:
+        ours, theirs = socket.socketpair()
+        with theirs, open(self._log, "ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "supervisor.template"],
+                stdin=theirs.fileno(),
+                # Not ours: keepers outlive us, and would hold our caller's pipe open.
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a Ctrl-C in the terminal is not for the template
+            )
+        self._socket = ours
+        self._answers = ours.makefile("rb")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._answers.close()
+        self._socket.close()
+        self._process.wait()
+
+    def spawn(self, order: Order) -> int:
+        """Forks a keeper that carries out `order`, and returns its pid.
+
+        Raises:
+            SupervisorError: the template has died, or cannot fork.
+        """
+        try:
+            self._socket.sendall(msgspec.json.encode(order) + b"\n")
+            answer = self._answers.readline()
+        except OSError:
+            answer = b""
+        if not answer.strip().isdigit():
+            raise SupervisorError(
+                f"no keeper could be started: {answer.decode().strip() or 'the template died'}",
+                hint="look for memory or process limits (ulimit -u), then `nanosup up` again",
+            )
+        return int(answer)
+
+
+def serve(requests: socket.socket) -> None:
+    """Forks a keeper for each request, until the other end closes."""
+    # pyfuse3 and pygit2 are the slow ones: to have them imported is what the template is for.
+    import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
+
+    from sandbox import host, server  # noqa: F401
+    from supervisor import keeper
+
+    features = host.probe()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: keepers report on the board
+    gc.collect()
+    gc.freeze()  # keeps the collector from writing to, and so copying, the pages that forks share
+    lines = requests.makefile("rb")
+    while line := lines.readline():
+        try:
+            pid = os.fork()
+        except OSError as error:
+            requests.sendall(f"{error.strerror}\n".encode())
+            continue
+        if pid == 0:
+            os.setsid()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            requests.close()
+            lines.close()
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            keeper.main(msgspec.json.decode(line, type=Order), features)
+        requests.sendall(b"%d\n" % pid)
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=os.dup(0)))

@@ -1,0 +1,141 @@
+"""What commands show, made from what was observed: documents for machines, lines for people. Pure.
+
+The JSON is stable: keys may be added, and are never renamed or removed (docs/commands/status.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from supervisor.decide import AttemptView, PhaseState, PhaseView
+from supervisor.journal import Event
+from supervisor.observe import SprintView
+from supervisor.record import Exit
+
+
+def status_document(sprints: list[SprintView], pulses: Mapping[tuple[str, str, int], Any]) -> Any:
+    """The answer of `status --json`.
+
+    Args:
+        pulses: (sprint, phase, attempt) → what its keeper last said of its processes.
+    """
+    return {"sprints": [_sprint(sprint, pulses) for sprint in sprints]}
+
+
+def next_document(phases: Iterable[PhaseView], agent: str | None = None) -> dict[str, Any]:
+    """The answer of `next --json`: what may be picked up, best first, and why the rest may not.
+
+    Args:
+        agent: prefers phases that name this agent.
+    """
+    phases = list(phases)
+    ready = [v for v in phases if v.state is PhaseState.READY]
+    if agent is not None:
+        ready.sort(key=lambda v: agent not in v.phase.agents)
+    waiting = {v.phase.name: v.why for v in phases if v.state is PhaseState.BLOCKED}
+    return {
+        "next": ready[0].phase.name if ready else None,
+        "ready": [v.phase.name for v in ready],
+        "waiting": waiting,
+    }
+
+
+def event_document(sprint: str, event: Event) -> dict[str, Any]:
+    """A line of `events --json`."""
+    return {"at": event.at, "sprint": sprint, "event": event.event, **event.fields}
+
+
+def event_line(event: Event) -> str:
+    """An event as a line for people."""
+    fields = dict(event.fields)
+    phase, attempt = fields.pop("phase", None), fields.pop("attempt", None)
+    where = f"{phase}.{attempt}" if attempt is not None else phase or ""
+    rest = " ".join(f"{key}={_brief(value)}" for key, value in fields.items() if value is not None)
+    return " ".join(part for part in (event.at[11:19], where, event.event, rest) if part)
+
+
+def elapsed_s(attempt: AttemptView, now: datetime) -> float | None:
+    """Seconds that an attempt has taken, or took, by the wall clock: only ever shown."""
+    try:
+        started = datetime.fromisoformat(attempt.owner.claimed_at)
+        ended = datetime.fromisoformat(attempt.outcome.ended_at) if attempt.outcome else now
+    except ValueError:
+        return None
+    return max(0.0, (ended - started).total_seconds())
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people read them: 0.4 s, 12 s, 3:05, 1:02:09."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02d}:{rest:02d}"
+    return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"
+
+
+def _sprint(seen: SprintView, pulses: Mapping[tuple[str, str, int], Any]) -> dict[str, Any]:
+    record = seen.record
+    return {
+        "id": record.id,
+        "goal": record.goal,
+        "state": seen.state.value,
+        "created_at": record.created_at,
+        "base": {"commit": record.base.commit, "tree": record.base.tree},
+        "driven": seen.driven,
+        "phases": [_phase(view, record.id, pulses) for view in seen.phases.values()],
+    }
+
+
+def _phase(
+    view: PhaseView, sprint: str, pulses: Mapping[tuple[str, str, int], Any]
+) -> dict[str, Any]:
+    return {
+        "name": view.phase.name,
+        "access": view.phase.access.value,
+        "depends_on": list(view.phase.depends_on),
+        "agents": list(view.phase.agents),
+        "state": view.state.value,
+        "reason": view.why or None,
+        "attempts": [
+            _attempt(a, pulses.get((sprint, view.phase.name, a.n), {})) for a in view.attempts
+        ],
+    }
+
+
+def _attempt(view: AttemptView, pulse: Mapping[str, Any]) -> dict[str, Any]:
+    outcome = view.outcome
+    return {
+        "n": view.n,
+        "agent": view.owner.agent,
+        "state": view.state.value,
+        "pid": view.owner.pid,
+        "child_pid": pulse.get("child_pid"),
+        "server_pid": pulse.get("server_pid"),
+        "ready_ms": pulse.get("ready_ms"),
+        "started_at": view.owner.claimed_at,
+        "ended_at": outcome.ended_at if outcome else None,
+        "exit": _exit(outcome.exit) if outcome else None,
+        "reason": (outcome.reason or None) if outcome else None,
+        "tree": outcome.sealed.tree if outcome and outcome.sealed else None,
+        "commit": outcome.sealed.commit if outcome and outcome.sealed else None,
+        "sees": view.owner.snapshot.tree if view.owner.snapshot else None,
+    }
+
+
+def _exit(end: Exit | None) -> dict[str, int] | None:
+    if end is None:
+        return None
+    if end.signal is not None:
+        return {"signal": end.signal}
+    return {"code": end.code if end.code is not None else 0}
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return f'"{text}"' if " " in text else text

@@ -1,0 +1,117 @@
+"""The keeper's watch over a running lane: until its command ends, or has to be ended."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from enum import Enum
+from types import TracebackType
+from typing import Self
+
+from sandbox.child import Child
+from supervisor.mount import Server
+from supervisor.phase import Phase
+from supervisor.sign import Pulse
+
+
+class Cause(Enum):
+    """Why a lane ended."""
+
+    EXIT = "the command ended by itself"
+    TIMEOUT = "it took longer than timeout_s"
+    STALL = "it gave no sign of life for stall_s"
+    REQUEST = "somebody asked for it"
+    MOUNT = "its file system went away"
+
+
+class Vigil:
+    """Watches a lane. As a context manager it takes the signals that ask a keeper to end one.
+
+    SIGTERM asks for an end with the phase's grace, SIGINT for one at once. In the foreground both,
+    and SIGHUP, are passed on to the command, which then has its grace; the second SIGINT kills.
+    """
+
+    def __init__(self, phase: Phase, *, foreground: bool = False) -> None:
+        self._phase = phase
+        self._foreground = foreground
+        self._kill_at: float | None = None
+        self._cause: Cause | None = None
+
+    def __enter__(self) -> Self:
+        # A signal becomes a byte in a pipe, which poll(2) sees: no handler runs at a bad moment.
+        self._wakeup, writer = os.pipe()
+        os.set_blocking(self._wakeup, False)
+        os.set_blocking(writer, False)
+        self._writer = writer
+        self._previous_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        self._previous = {
+            number: signal.signal(number, lambda *_: None)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        }
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        signal.set_wakeup_fd(self._previous_fd)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        os.close(self._wakeup)
+        os.close(self._writer)
+
+    def keep(self, child: Child, server: Server, sample: Callable[[], object]) -> Cause:
+        """Returns when the command has ended; nothing of the jail is then left.
+
+        Args:
+            sample: what has to change for the lane not to be taken for stalled (`sign.of`).
+        """
+        poll = select.poll()
+        for watched in (child.fileno(), server.fileno(), self._wakeup):
+            poll.register(watched, select.POLLIN)
+        now = time.monotonic()
+        deadline = now + self._phase.timeout_s
+        stall_s = self._phase.stall_s
+        pulse = Pulse(stall_s, sample, now) if stall_s is not None else None
+        while child.poll() is None:
+            now = time.monotonic()
+            if self._kill_at is not None and now >= self._kill_at:
+                child.kill()
+                self._kill_at = None
+            elif self._cause is None and now >= deadline:
+                self._end(child, Cause.TIMEOUT)
+            elif self._cause is None and pulse is not None and pulse.has_stalled(now):
+                self._end(child, Cause.STALL)
+            due = pulse.due_s if pulse is not None and self._cause is None else None
+            limits = [t for t in (self._kill_at, deadline, due) if t is not None and t > now]
+            wait_ms = (min(limits) - now) * 1000 + 1 if limits else None
+            ready = {fd for fd, _ in poll.poll(wait_ms)}
+            if self._wakeup in ready:
+                self._answer(child)
+            if server.fileno() in ready:
+                # The command can do nothing any more but wait for a file system that is gone.
+                self._cause = Cause.MOUNT
+                child.kill()
+                poll.unregister(server.fileno())
+        return self._cause or Cause.EXIT
+
+    def _answer(self, child: Child) -> None:
+        for number in os.read(self._wakeup, 512):
+            if number == signal.SIGHUP and not self._foreground:
+                continue
+            again = self._cause is not None
+            if number == signal.SIGINT and (again or not self._foreground):
+                self._cause = self._cause or Cause.REQUEST
+                child.kill()
+            elif not again:
+                self._end(child, Cause.REQUEST, number if self._foreground else signal.SIGTERM)
+
+    def _end(self, child: Child, cause: Cause, number: int = signal.SIGTERM) -> None:
+        self._cause = cause
+        child.terminate(number)
+        self._kill_at = time.monotonic() + self._phase.grace_s

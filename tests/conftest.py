@@ -1,0 +1,44 @@
+"""What holds for all tests: the --long option, what the host offers, and how many were skipped."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also run tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    skip = pytest.mark.skip(reason="takes minutes; run with --long")
+    for item in items:
+        if "long" in item.keywords:
+            item.add_marker(skip)
+
+
+def pytest_report_header() -> list[str]:
+    """What tests find here, so that a failure elsewhere can be told from a poorer host."""
+    fuse = Path("/dev/fuse")
+    access = "missing"
+    if fuse.exists():
+        access = "usable" if os.access(fuse, os.R_OK | os.W_OK) else "not usable"
+    tools = [
+        f"{tool}: {'yes' if shutil.which(tool) else 'no'}"
+        for tool in ("bwrap", "fusermount3", "fuse-overlayfs", "strace", "npm")
+    ]
+    return [
+        f"host: Linux {platform.release()}, uid {os.getuid()}, /dev/fuse {access}",
+        f"tools: {', '.join(tools)}",
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = len(terminalreporter.stats.get("skipped", ()))
+    terminalreporter.write_line(f"tests skipped: {skipped}{' (reasons below)' if skipped else ''}")

@@ -1,0 +1,179 @@
+"""A mount without an upper directory cannot be changed: not by anybody, not in any way."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from mounting import enter_private_namespace, served, staged
+from view import assert_same, tree
+
+from sandbox.syscalls import MS_BIND, MS_REMOUNT, RENAME_EXCHANGE, mount, renameat2
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Path]:
+    enter_private_namespace()
+    base = tmp_path / "base"
+    (base / "directory/below").mkdir(parents=True)
+    (base / "file").write_text("content")
+    (base / "program").write_text("#!/bin/sh\n")
+    (base / "program").chmod(0o755)
+    (base / "directory/file").write_text("other")
+    (base / "directory/below/file").write_text("deep")
+    (base / "link").symlink_to("file")
+    layer = tmp_path / "layer"
+    layer.mkdir()
+    (layer / "new").write_text("from a layer")
+    os.setxattr(layer / "new", "user.a", b"1")
+    with served(staged(tmp_path).read_only(layers=(str(layer),))) as mounted:
+        yield mounted.mountpoint
+
+
+def _reopen(root: Path) -> None:
+    fd = os.open(root / "file", os.O_RDONLY)
+    try:
+        os.close(os.open(f"/proc/self/fd/{fd}", os.O_RDWR))
+    finally:
+        os.close(fd)
+
+
+def _on_read_only_descriptor(act: Callable[[int], object]) -> Callable[[Path], None]:
+    def attempt(root: Path) -> None:
+        fd = os.open(root / "file", os.O_RDONLY)
+        try:
+            act(fd)
+        finally:
+            os.close(fd)
+
+    return attempt
+
+
+def _shared_mapping(fd: int) -> None:
+    with mmap.mmap(fd, 4, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE) as mapped:
+        mapped[0] = 0
+
+
+def _copy_range(root: Path) -> None:
+    source, target = os.open(root / "new", os.O_RDONLY), os.open(root / "file", os.O_RDONLY)
+    try:
+        os.copy_file_range(source, target, 5)
+    finally:
+        os.close(source)
+        os.close(target)
+
+
+def _ioctl_flags(fd: int) -> None:
+    set_flags = 0x4008_6602
+    fcntl.ioctl(fd, set_flags, ctypes.c_long(0x10))
+
+
+def _socket(root: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(root / "socket"))
+
+
+ATTEMPTS: dict[str, Callable[[Path], object]] = {
+    "create": lambda root: (root / "x").write_text(""),
+    "open for writing": lambda root: os.open(root / "file", os.O_WRONLY),
+    "open for both": lambda root: os.open(root / "file", os.O_RDWR),
+    "truncate while opening": lambda root: os.open(root / "file", os.O_RDONLY | os.O_TRUNC),
+    "append": lambda root: os.open(root / "file", os.O_WRONLY | os.O_APPEND),
+    "O_TMPFILE": lambda root: os.open(root, os.O_TMPFILE | os.O_WRONLY),
+    "reopen through /proc": _reopen,
+    "truncate": lambda root: os.truncate(root / "file", 0),
+    "ftruncate": _on_read_only_descriptor(lambda fd: os.ftruncate(fd, 0)),
+    "write": _on_read_only_descriptor(lambda fd: os.write(fd, b"x")),
+    "mmap": _on_read_only_descriptor(_shared_mapping),
+    "fchmod": _on_read_only_descriptor(lambda fd: os.fchmod(fd, 0o777)),
+    "ioctl": _on_read_only_descriptor(_ioctl_flags),
+    "fallocate": _on_read_only_descriptor(lambda fd: os.posix_fallocate(fd, 0, 10)),
+    "copy_file_range": _copy_range,
+    "unlink": lambda root: (root / "file").unlink(),
+    "rmdir": lambda root: (root / "directory/below").rmdir(),
+    "mkdir": lambda root: (root / "x").mkdir(),
+    "rename": lambda root: (root / "file").rename(root / "x"),
+    "rename onto itself": lambda root: (root / "file").rename(root / "file"),
+    "rename over": lambda root: (root / "file").rename(root / "new"),
+    "exchange": lambda root: renameat2(str(root / "file"), str(root / "new"), RENAME_EXCHANGE),
+    "link": lambda root: os.link(root / "file", root / "x"),
+    "symlink": lambda root: (root / "x").symlink_to("file"),
+    "fifo": lambda root: os.mkfifo(root / "x"),
+    "device": lambda root: os.mknod(root / "x", 0o020600, os.makedev(1, 3)),
+    "whiteout": lambda root: os.mknod(root / "x", 0o020600, 0),
+    "socket": _socket,
+    "chmod": lambda root: (root / "file").chmod(0o777),
+    "chown": lambda root: os.chown(root / "file", 1, 1),
+    "lchown": lambda root: os.lchown(root / "link", 1, 1),
+    "utime": lambda root: os.utime(root / "file"),
+    "setxattr": lambda root: os.setxattr(root / "file", "user.x", b"1"),
+    "removexattr": lambda root: os.removexattr(root / "new", "user.a"),
+    "opaque": lambda root: os.setxattr(root / "directory", "user.overlay.opaque", b"y"),
+}
+
+
+def refused(attempt: Callable[[Path], object], root: Path) -> int:
+    """The errno of what must fail."""
+    with pytest.raises((OSError, PermissionError)) as caught:
+        attempt(root)
+    assert caught.value.errno is not None
+    return caught.value.errno
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
+def test_nothing_changes_a_read_only_mount(reader: Path, name: str) -> None:
+    before = tree(reader)
+    found = refused(ATTEMPTS[name], reader)
+    expected = {
+        "ftruncate": {errno.EINVAL},
+        "write": {errno.EBADF},
+        "mmap": {errno.EACCES},
+        "ioctl": {errno.ENOTTY, errno.EROFS},
+        "fallocate": {errno.EBADF},
+        "copy_file_range": {errno.EBADF},
+        "O_TMPFILE": {errno.EROFS, errno.EOPNOTSUPP},
+    }
+    assert found in expected.get(name, {errno.EROFS}), errno.errorcode[found]
+    assert_same(tree(reader), before, name)
+
+
+def test_root_that_lifts_the_read_only_flag_still_cannot_write(reader: Path) -> None:
+    before = tree(reader)
+    mount("none", str(reader), None, MS_REMOUNT)
+    for name, attempt in ATTEMPTS.items():
+        if name in ("rename onto itself", "ioctl"):
+            continue  # nothing to refuse: the VFS answers without asking
+        refused(attempt, reader)
+    assert_same(tree(reader), before, "after a remount")
+
+
+def test_a_bind_mount_of_it_is_no_way_around(reader: Path, tmp_path: Path) -> None:
+    other = tmp_path / "bound"
+    other.mkdir()
+    mount(str(reader), str(other), None, MS_BIND)
+    try:
+        with pytest.raises(OSError, match="Read-only"):
+            (other / "x").write_text("")
+    finally:
+        subprocess.run(["umount", other], check=True)
+
+
+def test_reading_leaves_no_trace_in_access_times(reader: Path) -> None:
+    before = os.stat(reader / "file").st_atime_ns
+    (reader / "file").read_text()
+    os.listdir(reader)
+    assert os.stat(reader / "file").st_atime_ns == before
+
+
+def test_access_says_what_writing_would_find(reader: Path) -> None:
+    assert not os.access(reader / "file", os.W_OK)
+    assert not os.access(reader, os.W_OK)
+    assert os.access(reader / "program", os.X_OK)

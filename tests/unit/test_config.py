@@ -1,0 +1,117 @@
+"""`nanosup.toml`: what it means, and what is said when it is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from supervisor.config import load
+from supervisor.errors import ConfigError
+from supervisor.phase import Access
+
+AGENT = '[agents.a]\ncommand = ["true"]\n'
+
+
+def write(top: Path, text: str) -> Path:
+    (top / "nanosup.toml").write_text(text)
+    return top
+
+
+def test_no_phases_give_the_default_graph_to_every_agent(tmp_path: Path) -> None:
+    config = load(write(tmp_path, AGENT + '[agents.b]\ncommand = ["false"]\n'))
+
+    assert [p.name for p in config.graph.order] == [
+        "think", "plan", "build", "review", "security", "qa", "ship",
+    ]  # fmt: skip
+    assert all(p.agents == ("a", "b") for p in config.graph.order)
+    assert config.graph["build"].access is Access.WRITE
+    assert config.graph["ship"].access is Access.EXCLUSIVE
+    assert config.graph["qa"].gate
+
+
+def test_workspace_share_reaches_every_phase(tmp_path: Path) -> None:
+    config = load(write(tmp_path, '[workspace]\nshare = ["node_modules"]\n' + AGENT))
+
+    assert all(p.share == ("node_modules",) for p in config.graph.order)
+
+
+def test_preset_is_the_base_and_the_table_changes_it(tmp_path: Path) -> None:
+    config = load(
+        write(tmp_path, '[agents.c]\npreset = "codex"\nargs = ["--x"]\nenv = { A = "1" }\n')
+    )
+
+    agent = config.agents["c"]
+    assert agent.preset == "codex"
+    assert agent.command[0] == "codex"
+    assert agent.command[-1] == "--x"
+    assert agent.env["A"] == "1"
+
+
+def test_agent_named_as_a_preset_needs_no_table(tmp_path: Path) -> None:
+    config = load(write(tmp_path, '[[phase]]\nname = "x"\nagents = ["claude"]\n'))
+
+    assert config.agents["claude"].command[0] == "claude"
+
+
+def test_agent_option_takes_every_phase_without_a_file(tmp_path: Path) -> None:
+    config = load(tmp_path, agent="codex")
+
+    assert {name for p in config.graph.order for name in p.agents} == {"codex"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("x = [", "not TOML", ""),
+        ("[workspce]\n", "unknown key 'workspce'", "did you mean 'workspace'?"),
+        ("[workspace]\nsnapshots = 1\n", "workspace: unknown key 'snapshots'", "'snapshot'"),
+        ('[workspace]\nsnapshot = "tree"\n', "workspace.snapshot", ""),
+        ("[workspace]\nmax_lanes = 0\n", "workspace.max_lanes", ""),
+        ("agents = 3\n", "agents: expected tables", ""),
+        ("", "the default graph needs an agent", "[agents."),
+        ("[agents.a]\n", "neither preset nor command", "command"),
+        ('[agents.a]\npreset = "claud"\n', "unknown preset 'claud'", "'claude'"),
+        ('[agents.a]\ncommand = "x"\n', "agents.a.command: expected a list, got a string", ""),
+        (AGENT + '[[phase]]\nname = "x"\nrestart = 1\n', "'x': unknown key 'restart'", "restarts"),
+        (AGENT + '[[phase]]\nname = "x"\nrestarts = "2"\n', "'x'.restarts: expected", ""),
+        (AGENT + '[[phase]]\nname = "x"\ntimeout_s = 0\n', "'x'.timeout_s", ""),
+        (AGENT + '[[phase]]\nname = "x"\naccess = "rw"\n', "'x'.access", ""),
+        (AGENT + "[[phase]]\nrestarts = 1\n", "phase no. 1", ""),
+        (AGENT + '[[phase]]\nname = "x"\noutputs = ["../y"]\n', "'../y' is not a plain file", ""),
+        (AGENT + '[[phase]]\nname = "x"\noutputs = ["a/b"]\n', "'a/b' is not a plain file", ""),
+        (AGENT + '[[phase]]\nname = "x"\nscratch = ["../y"]\n', "not a path inside", ""),
+        (AGENT + '[[phase]]\nname = "x"\nscratch = ["/y"]\n', "not a path inside", ""),
+        (AGENT + '[[phase]]\nname = "x"\nshare = [".git/x"]\n', "not a path inside", ""),
+        (AGENT + '[[phase]]\nname = "x"\nnetwork = "api.x.com"\n', "network: expected", "["),
+        (AGENT + '[[phase]]\nname = "x"\nagents = ["cladue"]\n', "neither a table", "'claude'"),
+        (AGENT + '[[phase]]\nname = "x"\nagents = []\n', "no agent", ""),
+        (AGENT + '[[phase]]\nname = "x"\nprompt_file = "no.md"\n', "cannot be read: No such", ""),
+        (AGENT + '[[phase]]\nname = "x"\ndepends_on = ["y"]\n', "which does not exist", ""),
+    ],
+)
+def test_bad_file_is_refused_in_one_line(tmp_path: Path, text: str, said: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text))
+
+    assert said in caught.value.message
+    assert caught.value.message.startswith("nanosup.toml: ")
+    assert hint in caught.value.hint
+    assert caught.value.hint
+    assert "\n" not in caught.value.message + caught.value.hint
+
+
+def test_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path)
+
+    assert "no nanosup.toml" in caught.value.message
+    assert "nanosup init" in caught.value.hint
+
+
+def test_graph_option_takes_json_text(tmp_path: Path) -> None:
+    top = write(tmp_path, AGENT)
+
+    config = load(top, graph='{"phase": [{"name": "one"}, {"name": "two", "depends_on": ["one"]}]}')
+
+    assert [p.name for p in config.graph.order] == ["one", "two"]

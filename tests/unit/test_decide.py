@@ -1,0 +1,189 @@
+"""Decisions, from tables of histories. No clock, no process."""
+
+from __future__ import annotations
+
+import pytest
+
+from supervisor.decide import (
+    AttemptView,
+    Bury,
+    PhaseState,
+    PhaseView,
+    SprintState,
+    Start,
+    decide,
+    sprint_state,
+    view,
+)
+from supervisor.graph import Graph, default_phases
+from supervisor.phase import Access, Phase
+from supervisor.policy import GiveUp, Try, after, backoff_s
+from supervisor.record import AttemptState, Outcome, Owner
+
+S = AttemptState
+GRAPH = Graph(default_phases(["a"], {}))
+OWNER = Owner(agent="a", host="h", user="u", claimed_at="")
+
+
+def attempt(n: int, state: AttemptState, *, agent: str = "a", dead: bool = False) -> AttemptView:
+    outcome = None if state is S.RUNNING or dead else Outcome(state=state, ended_at="")
+    owner = Owner(agent=agent, host="h", user="u", claimed_at="")
+    return AttemptView(n, owner, outcome, state)
+
+
+def seen(graph: Graph = GRAPH, **histories: list[AttemptState]) -> dict[str, PhaseView]:
+    return view(
+        graph,
+        {
+            name: tuple(attempt(n, state) for n, state in enumerate(states, 1))
+            for name, states in histories.items()
+        },
+    )
+
+
+def started(
+    views: dict[str, PhaseView], *, max_lanes: int = 9, turn_taken: bool = False
+) -> list[str]:
+    decision = decide(views, max_lanes=max_lanes, turn_taken=turn_taken, ended_s={})
+    return [action.phase for action in decision.actions if isinstance(action, Start)]
+
+
+DONE = [S.COMPLETED]
+
+
+def test_only_the_first_phase_starts_in_a_new_sprint() -> None:
+    assert started(seen()) == ["think"]
+
+
+def test_gates_start_together_once_build_is_done() -> None:
+    views = seen(think=DONE, plan=DONE, build=DONE)
+
+    assert started(views) == ["review", "security", "qa"]
+    assert started(views, max_lanes=2) == ["review", "security"]
+
+
+def test_running_lanes_count_against_max_lanes() -> None:
+    views = seen(think=DONE, plan=DONE, build=DONE, review=[S.RUNNING])
+
+    assert started(views, max_lanes=2) == ["security"]
+
+
+def test_writer_waits_while_the_turn_is_taken() -> None:
+    assert started(seen(think=DONE, plan=DONE), turn_taken=True) == []
+
+
+def test_of_two_ready_writers_one_starts() -> None:
+    graph = Graph(Phase(name=name, access=Access.WRITE, agents=("a",)) for name in ("one", "two"))
+
+    assert started(seen(graph)) == ["one"]
+    assert started(seen(graph, one=[S.RUNNING])) == []
+    assert started(seen(graph, one=DONE)) == ["two"]
+
+
+def test_exclusive_waits_for_all_others_and_holds_back_what_comes_after_it() -> None:
+    graph = Graph(
+        [
+            Phase(name="read", agents=("a",)),
+            Phase(name="ship", access=Access.EXCLUSIVE, agents=("a",)),
+            Phase(name="late", agents=("a",)),
+        ]
+    )
+
+    assert started(seen(graph)) == ["read"]
+    assert started(seen(graph, read=[S.RUNNING])) == []
+    assert started(seen(graph, read=DONE)) == ["ship"]
+    assert started(seen(graph, read=DONE, ship=[S.RUNNING])) == []
+    assert started(seen(graph, read=DONE, ship=DONE)) == ["late"]
+
+
+def test_failed_attempt_is_followed_by_the_next_number_after_a_backoff() -> None:
+    views = seen(think=[S.FAILED])
+
+    early = decide(views, max_lanes=1, turn_taken=False, ended_s={"think": 0.0})
+    late = decide(views, max_lanes=1, turn_taken=False, ended_s={"think": 99.0})
+
+    assert early.actions == ()
+    assert early.wake_s is not None
+    assert 0 < early.wake_s <= 0.5
+    assert late.actions == (Start("think", 2, "a"),)
+
+
+def test_phase_that_is_backing_off_takes_no_lane() -> None:
+    views = seen(think=DONE, plan=DONE, build=DONE, review=[S.FAILED])
+
+    decision = decide(views, max_lanes=2, turn_taken=False, ended_s={"review": 0.0})
+
+    assert [a.phase for a in decision.actions if isinstance(a, Start)] == ["security", "qa"]
+
+
+def test_dead_owner_is_buried_and_counts_as_a_failure() -> None:
+    views = view(GRAPH, {"think": (attempt(1, S.LOST, dead=True),)})
+
+    decision = decide(views, max_lanes=1, turn_taken=False, ended_s={})
+
+    assert decision.actions == (Bury("think", 1), Start("think", 2, "a"))
+
+
+def test_phase_out_of_attempts_fails_and_blocks_what_depends_on_it() -> None:
+    views = seen(think=DONE, plan=[S.FAILED, S.TIMED_OUT])
+
+    assert views["plan"].state is PhaseState.FAILED
+    assert views["build"].state is PhaseState.BLOCKED
+    assert views["build"].why == "plan failed"
+    assert started(views) == []
+    assert sprint_state(views, driven=True) is SprintState.FAILED
+
+
+def test_refused_inputs_block_only_the_branch_they_belong_to() -> None:
+    done = {name: (attempt(1, S.COMPLETED),) for name in ("think", "plan", "build")}
+    views = view(GRAPH, done, refused={"review": "plan.json was changed"})
+
+    assert views["review"].state is PhaseState.BLOCKED
+    assert views["review"].why == "plan.json was changed"
+    assert started(views) == ["security", "qa"]
+
+
+@pytest.mark.parametrize(
+    ("histories", "driven", "state"),
+    [
+        ({}, True, SprintState.RUNNING),
+        ({}, False, SprintState.STOPPED),
+        ({"think": [S.RUNNING]}, False, SprintState.RUNNING),
+        ({"think": [S.REVOKED]}, False, SprintState.STOPPED),
+        ({"think": [S.FAILED]}, True, SprintState.RUNNING),
+        ({"think": [S.FAILED, S.FAILED]}, True, SprintState.FAILED),
+        ({p.name: DONE for p in GRAPH.order}, False, SprintState.COMPLETED),
+    ],
+)
+def test_state_of_the_sprint(
+    histories: dict[str, list[AttemptState]], driven: bool, state: SprintState
+) -> None:
+    assert sprint_state(seen(**histories), driven=driven) is state
+
+
+def test_next_agent_takes_over_when_one_has_used_up_its_restarts() -> None:
+    phase = Phase(name="x", agents=("a", "b"), restarts=1)
+
+    def agents_after(*states: AttemptState) -> object:
+        return after(phase, [("?", state) for state in states])
+
+    assert agents_after() == Try("a")
+    assert isinstance(after_one := agents_after(S.FAILED), Try)
+    assert after_one.agent == "a"
+    assert isinstance(after_two := agents_after(S.FAILED, S.LOST), Try)
+    assert after_two.agent == "b"
+    assert isinstance(agents_after(S.FAILED, S.LOST, S.STALLED, S.TIMED_OUT), GiveUp)
+
+
+def test_revoked_and_released_attempts_are_nobodys_failure() -> None:
+    phase = Phase(name="x", agents=("a",), restarts=0)
+
+    assert after(phase, [("a", S.REVOKED), ("a", S.RELEASED)]) == Try("a")
+
+
+def test_backoff_grows_has_jitter_and_a_limit() -> None:
+    assert 0.25 <= backoff_s(1, "s") <= 0.5
+    assert 0.5 <= backoff_s(2, "s") <= 1.0
+    assert backoff_s(1000, "s") <= 60.0
+    assert backoff_s(3, "one") != backoff_s(3, "two")
+    assert backoff_s(3, "one") == backoff_s(3, "one")

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sandbox.errors import JailError
+from sandbox.feature import Features
+from sandbox.jail import (
+    FIRST_FILE_FD,
+    Bind,
+    File,
+    JailSpec,
+    Mask,
+    Symlink,
+    bwrap_argv,
+    bwrap_options,
+    operations,
+    places_of,
+    shown_at,
+    staged,
+)
+
+HOST = Features(bwrap="/usr/bin/bwrap", seccomp=True, landlock_abi=7)
+PLAIN = JailSpec(argv=("true",), cwd="/", uid=1000, gid=1000)
+
+
+def has(options: list[str], *wanted: str) -> bool:
+    """Whether `wanted` stands in `options`, in one piece."""
+    return any(tuple(options[at : at + len(wanted)]) == wanted for at in range(len(options)))
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        ("--unshare-user",),
+        ("--unshare-pid",),
+        ("--unshare-ipc",),
+        ("--unshare-uts",),
+        ("--unshare-cgroup",),
+        ("--unshare-net",),
+        ("--uid", "1000", "--gid", "1000"),
+        ("--disable-userns",),
+        ("--cap-drop", "ALL"),
+        ("--new-session",),
+        ("--die-with-parent",),
+        ("--ro-bind", "/", "/"),
+        ("--proc", "/proc"),
+        ("--dev", "/dev"),
+        ("--remount-ro", "/dev"),
+        ("--clearenv",),
+        ("--seccomp", "6"),
+        ("--chdir", "/"),
+    ],
+)
+def test_every_jail_has(wanted: tuple[str, ...]) -> None:
+    assert has(bwrap_options(PLAIN, HOST), *wanted)
+
+
+def test_the_hosts_network_is_kept_only_when_asked_for() -> None:
+    assert "--unshare-net" not in bwrap_options(replace(PLAIN, host_network=True), HOST)
+
+
+def test_a_lanes_own_terminal_stays_its_controlling_one() -> None:
+    assert "--new-session" not in bwrap_options(replace(PLAIN, tty=True), HOST)
+
+
+def test_no_filter_is_announced_where_none_can_be_loaded() -> None:
+    assert "--seccomp" not in bwrap_options(PLAIN, replace(HOST, seccomp=False))
+
+
+def test_the_environment_does_not_stand_on_the_command_line() -> None:
+    spec = replace(PLAIN, env={"API_KEY": "hunter2"})
+
+    assert has(bwrap_options(spec, HOST), "--setenv", "API_KEY", "hunter2")
+    assert bwrap_argv(spec, HOST) == ["/usr/bin/bwrap", "--args", "3", "--", "true"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "wanted"),
+    [
+        (Bind("/a", "/b"), ("--ro-bind", "/a", "/b")),
+        (Bind("/a", "/b", writable=True), ("--bind", "/a", "/b")),
+        (Mask("/m"), ("--perms", "0755", "--tmpfs", "/m")),
+        (
+            Mask("/m", mode=0o1777, size_bytes=9),
+            ("--perms", "1777", "--size", "9", "--tmpfs", "/m"),
+        ),
+        (Symlink("/l", "/to"), ("--symlink", "/to", "/l")),
+        (File("/f", b""), ("--perms", "0444", "--ro-bind-data", str(FIRST_FILE_FD), "/f")),
+    ],
+)
+def test_operations_are_spelled(
+    operation: Bind | Mask | Symlink | File, wanted: tuple[str, ...]
+) -> None:
+    match operation:
+        case Bind():
+            spec = replace(PLAIN, binds=(operation,))
+        case Mask():
+            spec = replace(PLAIN, masks=(operation,))
+        case Symlink():
+            spec = replace(PLAIN, symlinks=(operation,))
+        case File():
+            spec = replace(PLAIN, files=(operation,))
+
+    assert has(bwrap_options(spec, HOST), *wanted)
+
+
+def test_parents_come_before_children_whatever_the_order_of_the_spec() -> None:
+    spec = replace(
+        PLAIN,
+        binds=(Bind("/x", "/home/u/p/.git"), Bind("/y", "/home/u/p"), Bind("/z", "/home/u")),
+        masks=(Mask("/home"), Mask("/home/u/p/secret")),
+        files=(File("/home/u/file", b""),),
+    )
+    targets = [operation.target for operation in operations(spec)]
+
+    for index, target in enumerate(targets):
+        assert not any(target.startswith(later + "/") for later in targets[index:])
+
+
+def test_masks_become_read_only_after_everything_in_them_is_there() -> None:
+    spec = replace(PLAIN, masks=(Mask("/home"),), binds=(Bind("/x", "/home/u"),))
+    options = bwrap_options(spec, HOST)
+
+    at = [index for index, option in enumerate(options) if option == "--remount-ro"]
+    assert options[at[-1] + 1] == "/home"
+    assert at[-1] > options.index("/home/u")
+
+
+def test_a_writable_mask_stays_writable() -> None:
+    options = bwrap_options(replace(PLAIN, masks=(Mask("/tmp", writable=True),)), HOST)
+
+    assert not has(options, "--remount-ro", "/tmp")
+
+
+def test_a_bind_takes_the_place_of_a_mask_on_the_same_target() -> None:
+    spec = replace(PLAIN, masks=(Mask("/root"),), binds=(Bind("/lane/home", "/root"),))
+
+    assert operations(spec) == (Bind("/lane/home", "/root"),)
+
+
+def test_two_things_at_one_target_are_an_error() -> None:
+    spec = replace(PLAIN, binds=(Bind("/a", "/t"), Bind("/b", "/t")))
+
+    with pytest.raises(JailError, match="two things would be mounted at /t"):
+        operations(spec)
+
+
+@pytest.mark.parametrize("path", ["relative", "/a/../b", "/a/", "/a//b", "/nul\0", ""])
+def test_paths_that_are_not_canonical_are_an_error(path: str) -> None:
+    with pytest.raises(JailError, match="canonical"):
+        operations(replace(PLAIN, binds=(Bind("/a", path),)))
+    with pytest.raises(JailError, match="canonical"):
+        operations(replace(PLAIN, binds=(Bind(path, "/a"),)))
+
+
+@pytest.mark.parametrize("name", ["", "A=B", "A\0"])
+def test_names_that_cannot_be_variables_are_an_error(name: str) -> None:
+    with pytest.raises(JailError, match="environment"):
+        bwrap_options(replace(PLAIN, env={name: "x"}), HOST)
+
+
+def test_a_command_is_needed() -> None:
+    with pytest.raises(JailError, match="no command"):
+        bwrap_argv(replace(PLAIN, argv=()), HOST)
+    with pytest.raises(JailError, match="NUL"):
+        bwrap_argv(replace(PLAIN, argv=("a\0b",)), HOST)
+
+
+def test_what_is_shown_where() -> None:
+    spec = replace(
+        PLAIN,
+        masks=(Mask("/home"),),
+        binds=(Bind("/lane/home", "/home/u"), Bind("/home/u/.nvm", "/home/u/.nvm")),
+        files=(File("/etc/passwd", b""),),
+    )
+
+    assert shown_at(spec, "/usr/bin") == "/usr/bin"
+    assert shown_at(spec, "/home/other") is None
+    assert shown_at(spec, "/home/u/x") == "/lane/home/x"
+    assert shown_at(spec, "/home/u/.nvm/v20") == "/home/u/.nvm/v20"
+    assert shown_at(spec, "/etc/passwd") is None
+    assert shown_at(spec, "/proc/1") is None
+    assert shown_at(spec, "/homely") == "/homely"
+
+
+def test_a_host_path_is_found_wherever_it_can_be_seen() -> None:
+    spec = replace(PLAIN, binds=(Bind("/data", "/mnt/data"), Bind("/elsewhere", "/data")))
+
+    assert places_of(spec, ["/data/key", "/etc/key", "/proc/key"]) == {
+        "/data/key": ("/mnt/data/key",),
+        "/etc/key": ("/etc/key",),
+        "/proc/key": (),
+    }
+
+
+def test_staging_changes_sources_and_nothing_else() -> None:
+    spec = replace(PLAIN, binds=(Bind("/a", "/t", writable=True), Bind("/b", "/u")))
+
+    assert staged(spec, {"/a": "/stage/0"}).binds == (
+        Bind("/stage/0", "/t", writable=True),
+        Bind("/b", "/u"),
+    )
+
+
+def test_links_that_lead_back_to_themselves_show_nothing() -> None:
+    spec = replace(PLAIN, symlinks=(Symlink("/a", "/b"), Symlink("/c", "c/d")))
+
+    assert shown_at(spec, "/a/x") == "/b/x"
+    assert shown_at(spec, "/c/x") is None
+
+
+def test_relative_links_are_followed_from_where_they_are() -> None:
+    spec = replace(PLAIN, symlinks=(Symlink("/run/link", "../usr/lib"),))
+
+    assert shown_at(spec, "/run/link/x") == "/usr/lib/x"
