@@ -1,0 +1,115 @@
+"""Commands for agents that people start themselves; no daemon."""
+
+from __future__ import annotations
+
+import click
+
+from supervisor.cli.option import goal_option, json_flag, sprint_option, token_option
+from supervisor.cli.root import cli
+
+
+@cli.command("next")
+@sprint_option
+@json_flag
+@click.option("--agent", metavar="NAME", help="Prefer phases that name this agent.")
+def next_(sprint_id: str | None, as_json: bool, agent: str | None) -> int:
+    """Print the phase to pick up next, or nothing."""
+    from supervisor.commands import next as command
+
+    return command.run(sprint_id=sprint_id, as_json=as_json, agent=agent)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("phase")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@sprint_option
+@click.option("--agent", metavar="NAME", default="run", help="Who it is done in the name of.")
+@goal_option
+def run(
+    phase: str, command: tuple[str, ...], sprint_id: str | None, agent: str, goal: str | None
+) -> int:
+    """Claim PHASE and run COMMAND in its lane, in the foreground: nanosup run PHASE -- COMMAND…"""
+    from supervisor.commands import run as run_command
+
+    return run_command.run(
+        phase=phase, command=command, sprint_id=sprint_id, agent=agent, goal=goal
+    )
+
+
+@cli.command()
+@click.argument("phase")
+@click.option("--agent", metavar="NAME", required=True, help="Who claims it.")
+@click.option("--lease", "lease_s", metavar="SECONDS", type=click.FloatRange(min=1), default=3600)
+@sprint_option
+@goal_option
+@json_flag
+def claim(
+    phase: str,
+    agent: str,
+    lease_s: float,
+    sprint_id: str | None,
+    goal: str | None,
+    as_json: bool,
+) -> int:
+    """Claim PHASE by hand, and print the token that ends the claim."""
+    from supervisor.commands import claim as command
+
+    return command.run(
+        phase=phase,
+        agent=agent,
+        lease_s=lease_s,
+        sprint_id=sprint_id,
+        goal=goal,
+        as_json=as_json,
+    )
+
+
+@cli.command()
+@token_option
+def beat(token: str) -> int:
+    """Renew the lease of a claim."""
+    from supervisor.commands import claim as command
+
+    return command.beat(token=token)
+
+
+@cli.command()
+@click.argument("phase")
+@token_option
+@click.option("--artifact", "files", multiple=True, metavar="FILE", help="A file to hand on.")
+def complete(phase: str, token: str, files: tuple[str, ...]) -> int:
+    """End a claim of PHASE as completed."""
+    from supervisor.commands import claim as command
+
+    return command.complete(phase=phase, token=token, files=files)
+
+
+@cli.command()
+@click.argument("phase")
+@token_option
+@click.option("--reason", metavar="TEXT", default="", help="Why.")
+def abort(phase: str, token: str, reason: str) -> int:
+    """Hand a claim of PHASE back."""
+    from supervisor.commands import claim as command
+
+    return command.abort(phase=phase, token=token, reason=reason)
+
+
+@cli.command()
+@click.argument("phase")
+@sprint_option
+@click.option("--force", is_flag=True, help="Take it from a living holder too.")
+def unstuck(phase: str, sprint_id: str | None, force: bool) -> int:
+    """Free PHASE from a holder that is dead."""
+    from supervisor.commands import unstuck as command
+
+    return command.run(phase=phase, sprint_id=sprint_id, force=force)
+
+
+@cli.command()
+@click.option("--graph", metavar="FILE|JSON", help="Phases from here instead of nanosup.toml.")
+def batch(graph: str | None) -> int:
+    """Print what may run at once, in order: a JSON object a line."""
+    from supervisor.commands import batch as command
+
+    return command.run(graph=graph)
