@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from sandbox import syscalls
+from sandbox import domain, syscalls
 from sandbox.errors import JailError
+from sandbox.landlock import ABI_SCOPES, Domain, Right, scopes
 
 # RLIMIT_CORE of 1: no file can be as small, and it is the one value for which the kernel does not
 # start a core_pattern pipe either (core(5) says that 0 does not hold for pipes; fs/coredump.c).
@@ -125,9 +126,8 @@ def _become(image: Image, keeper: int, complaint: int) -> NoReturn:
             os.setresuid(image.uid, image.uid, image.uid)
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if image.scoped:
-            syscalls.landlock_scope(
-                syscalls.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | syscalls.LANDLOCK_SCOPE_SIGNAL
-            )
+            # It handles no right to files, so bubblewrap can mount in it.
+            domain.enter(Domain(Right(0), scopes(ABI_SCOPES)))
         # Only now: a change of uid clears it. And the keeper may have died before.
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         if select.select([keeper], [], [], 0)[0]:

@@ -148,8 +148,7 @@ CLONE_PARENT = 0x0000_8000
 
 # linux/landlock.h
 LANDLOCK_CREATE_RULESET_VERSION = 1 << 0
-LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET = 1 << 0
-LANDLOCK_SCOPE_SIGNAL = 1 << 1
+_LANDLOCK_RULE_PATH_BENEATH = 1
 
 # linux/pidfd.h
 PIDFD_INFO_EXIT = 1 << 3
@@ -160,6 +159,7 @@ _SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 _SYS_LANDLOCK_CREATE_RULESET = 444
+_SYS_LANDLOCK_ADD_RULE = 445
 _SYS_LANDLOCK_RESTRICT_SELF = 446
 
 # PyDLL keeps the interpreter lock over the call, so that the child of clone(2) holds it as well.
@@ -205,14 +205,11 @@ def landlock_abi() -> int:
     return max(int(version), 0)
 
 
-def landlock_scope(scoped: int) -> None:
-    """landlock_restrict_self(2) with nothing but scopes, for this thread and what it starts.
-
-    A domain that handles no file access leaves mount(2) alone, so it can be entered before the
-    jail is built. Needs landlock ABI 6, and no_new_privs or CAP_SYS_ADMIN.
+def landlock_create_ruleset(attributes: bytes) -> int:
+    """landlock_create_ruleset(2). `attributes` is a struct landlock_ruleset_attr, or the beginning
+    of one. Returns a descriptor, which is close-on-exec.
     """
-    attributes = struct.pack("QQQ", 0, 0, scoped)
-    ruleset = _check(
+    return _check(
         _libc.syscall(
             ctypes.c_long(_SYS_LANDLOCK_CREATE_RULESET),
             attributes,
@@ -220,16 +217,32 @@ def landlock_scope(scoped: int) -> None:
             ctypes.c_uint32(0),
         )
     )
-    try:
-        _check(
-            _libc.syscall(
-                ctypes.c_long(_SYS_LANDLOCK_RESTRICT_SELF),
-                ctypes.c_int(ruleset),
-                ctypes.c_uint32(0),
-            )
+
+
+def landlock_add_rule(ruleset: int, fd: int, rights: int) -> None:
+    """landlock_add_rule(2), LANDLOCK_RULE_PATH_BENEATH: `rights` below the file that `fd` is of."""
+    _check(
+        _libc.syscall(
+            ctypes.c_long(_SYS_LANDLOCK_ADD_RULE),
+            ctypes.c_int(ruleset),
+            ctypes.c_int(_LANDLOCK_RULE_PATH_BENEATH),
+            struct.pack("=Qi", rights, fd),
+            ctypes.c_uint32(0),
         )
-    finally:
-        os.close(ruleset)
+    )
+
+
+def landlock_restrict_self(ruleset: int) -> None:
+    """landlock_restrict_self(2), for this thread and what it starts.
+
+    Needs no_new_privs or CAP_SYS_ADMIN. A domain that handles no file access leaves mount(2) alone,
+    so that one can be entered before a jail is built.
+    """
+    _check(
+        _libc.syscall(
+            ctypes.c_long(_SYS_LANDLOCK_RESTRICT_SELF), ctypes.c_int(ruleset), ctypes.c_uint32(0)
+        )
+    )
 
 
 def pidfd_exit_status(pidfd: int) -> int | None:
