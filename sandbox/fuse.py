@@ -232,6 +232,7 @@ class Adapter(pyfuse3.Operations):
         reply = pyfuse3.readdir_reply
         fill = self._fill
         position = start_id
+        entries = 0
         try:
             if position == 0:
                 if not reply(token, b".", fill(directory), 1):
@@ -249,10 +250,13 @@ class Adapter(pyfuse3.Operations):
                 if not reply(token, name, fill(node), position):
                     return
                 node.lookups += 1
+                entries += 1
         except FUSEError:
             raise
         except Exception as error:
             raise _failure(error) from None
+        finally:
+            self._counts[_ENTRY] += entries
 
     async def releasedir(self, fh: int) -> None:
         self._listings.pop(fh, None)

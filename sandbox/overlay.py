@@ -11,9 +11,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import MutableSequence
 
 from sandbox.attributes import Attributes, from_status, without_privilege
 from sandbox.copyup import CopyUp
+from sandbox.counter import Kind
 from sandbox.errors import MountError
 from sandbox.merge import Merge
 from sandbox.node import ROOT_INO, Directory, Handle, Node, Place
@@ -23,6 +25,9 @@ from sandbox.tree import GitTree
 from sandbox.upper import Upper, reopen_directory
 
 _DIRECTORY_BYTES = 4096
+_DIRECTORY_HIT = int(Kind.DIRECTORY_HIT)
+_DIRECTORY_MISS = int(Kind.DIRECTORY_MISS)
+_SIZE_MISS = int(Kind.SIZE_MISS)
 # What the server adds or leaves out: offsets come from the kernel, alignment is not ours to
 # promise, and creation was decided by the caller.
 _DROPPED_FLAGS = (
@@ -40,8 +45,18 @@ _DROPPED_FLAGS = (
 class Overlay:
     """A mounted tree, without the mount."""
 
-    def __init__(self, spec: MountSpec, *, fd_limit: int = 1024) -> None:
-        """Opens everything that `spec` names. Raises MountError or GitError."""
+    def __init__(
+        self,
+        spec: MountSpec,
+        *,
+        fd_limit: int = 1024,
+        counts: MutableSequence[int] | memoryview[int] | None = None,
+    ) -> None:
+        """Opens everything that `spec` names. Raises MountError or GitError.
+
+        `counts`, indexed by `Kind`, is told how requests were answered.
+        """
+        self._counts = counts if counts is not None else [0] * len(Kind)
         self.uid, self.gid = spec.uid, spec.gid
         self.epoch_ns = spec.epoch_ns
         self.is_writable = spec.upper is not None
@@ -133,13 +148,20 @@ class Overlay:
     def children(self, directory: Directory) -> dict[bytes, Node]:
         """All children by name; the dictionary itself, not to be changed."""
         children = directory.children
-        return children if children is not None else self.merge.load(directory)
+        if children is not None:
+            self._counts[_DIRECTORY_HIT] += 1
+            return children
+        self._counts[_DIRECTORY_MISS] += 1
+        return self.merge.load(directory)
 
     def lookup(self, directory: Directory, name: bytes) -> Node | None:
         """The child of that name, or None."""
         children = directory.children
         if children is None:
+            self._counts[_DIRECTORY_MISS] += 1
             children = self.merge.load(directory)
+        else:
+            self._counts[_DIRECTORY_HIT] += 1
         node = children.get(name)
         if node is None and len(name) > 255:
             raise OSError(errno.ENAMETOOLONG, "name too long")
@@ -149,6 +171,7 @@ class Overlay:
         """Size of what a git blob holds, in bytes (Place.TREE)."""
         if node.size < 0:
             assert self.tree is not None and node.oid is not None
+            self._counts[_SIZE_MISS] += 1
             node.size = self.tree.size(node.oid)
         return node.size
 
@@ -240,9 +263,13 @@ class Overlay:
         if node.extra is not None:
             for other in node.extra.handles:
                 if other.data is not None:
+                    self._counts[Kind.BLOB_HIT] += 1
                     return other.data
         assert self.tree is not None and node.oid is not None
-        return self.tree.read(node.oid)
+        data = self.tree.read(node.oid)
+        self._counts[Kind.BLOB_MISS] += 1
+        self._counts[Kind.BLOB_BYTES] += len(data)
+        return data
 
     def write(self, handle: Handle, offset: int, data: bytes) -> int:
         """pwrite(2), with set-user-ID bits cleared as an ordinary user's write does."""
@@ -337,6 +364,7 @@ class Overlay:
         """Puts a node into the upper directory. Raises OSError (EROFS)."""
         if node.place is not Place.UPPER:
             self.copy_up.lift(node, size=size)
+            self._counts[Kind.COPY_UP] += 1
 
     def anchor(self, node: Node) -> None:
         """Keeps a file reachable that is about to lose a name."""

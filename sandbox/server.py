@@ -31,7 +31,9 @@ READY = b"\1"
 class Server:
     """A mounted overlay and the loop that answers the kernel."""
 
-    def __init__(self, spec: MountSpec, *, control_fd: int | None = None) -> None:
+    def __init__(
+        self, spec: MountSpec, *, control_fd: int | None = None, counter: Counter | None = None
+    ) -> None:
         self._spec = spec
         self._control_fd = control_fd
         self._ready_fd = -1
@@ -43,11 +45,13 @@ class Server:
         self._device_fd = -1
         self._init_request = b""
         self._poll = select.poll()
-        self.counter = Counter()
+        self.counter = counter or Counter()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self.overlay = Overlay(spec, fd_limit=max(64, min(hard // 4, 4096)))
+        self.overlay = Overlay(
+            spec, fd_limit=max(64, min(hard // 4, 4096)), counts=self.counter.totals
+        )
 
     def mount(self) -> None:
         """Mounts, and gives libfuse a session. Raises MountError or HostError.
@@ -176,18 +180,24 @@ def _unmount(mountpoint: str) -> int:
     return 0 if unmount(mountpoint) else 1
 
 
-def serve(spec: MountSpec, ready_fd: int, control_fd: int | None = None) -> NoReturn:
+def serve(
+    spec: MountSpec,
+    ready_fd: int,
+    control_fd: int | None = None,
+    counter: Counter | None = None,
+) -> NoReturn:
     """Mounts, answers, unmounts and exits; meant for a freshly forked process.
 
     `ready_fd` gets READY once the kernel has finished its handshake, or the reason as text if
     there will be no mount. `control_fd` is a connected socket: each message on it is answered
-    with a line of JSON (`Counter.document`). Ends on SIGTERM, also when its parent dies.
+    with a line of JSON (`Counter.document`). `counter` was made before the fork by who wants to
+    read it without asking. Ends on SIGTERM, also when its parent dies.
     """
     os.umask(0)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     status = 0
     try:
-        server = Server(spec, control_fd=control_fd)
+        server = Server(spec, control_fd=control_fd, counter=counter)
         server.mount()
     except SandboxError as error:
         os.write(ready_fd, error.message.encode(errors="surrogateescape"))

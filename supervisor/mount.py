@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from sandbox import server, syscalls
+from sandbox.counter import Counter
 from sandbox.errors import MountError
 from sandbox.spec import MountSpec
 
@@ -27,6 +28,7 @@ class Server:
     def __init__(self, spec: MountSpec) -> None:
         self._ready, ready = os.pipe()
         keeper = os.getpid()
+        self._counter = Counter()
         self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -34,7 +36,7 @@ class Server:
                 # TERM, not KILL: what is still in the page cache is to reach the upper layer.
                 syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
                 if os.getppid() == keeper:
-                    server.serve(spec, ready)
+                    server.serve(spec, ready, counter=self._counter)
             finally:
                 os._exit(1)
         os.close(ready)
@@ -61,6 +63,14 @@ class Server:
     def fileno(self) -> int:
         """A pidfd: readable once the server is dead."""
         return self._pidfd
+
+    def operations(self) -> int:
+        """How many requests the mount has had so far: a sign of life. Reads memory, never waits."""
+        return self._counter.operations()
+
+    def counters(self) -> dict[str, int]:
+        """Operations, bytes and cache hits by kind (`sandbox.counter.Kind`); also once it ended."""
+        return self._counter.totals_by_name()
 
     def await_ready(self) -> None:
         """Returns when the mount can be used.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -21,11 +22,14 @@ class Pulse(msgspec.Struct, frozen=True, kw_only=True):
         child_pid: the jail, as the host numbers it.
         server_pid: the FUSE server.
         ready_ms: from the claim until the child ran.
+        mount: what the lane's file system was asked for, and how it answered: operations, bytes,
+            cache hits by kind.
     """
 
     child_pid: int
     server_pid: int
     ready_ms: float
+    mount: dict[str, int] = {}
 
 
 def write(attempt_path: str, pulse: Pulse) -> None:
@@ -39,6 +43,33 @@ def write(attempt_path: str, pulse: Pulse) -> None:
         except BaseException:
             disk.remove(tmp)
             raise
+
+
+class LanePulse:
+    """Keeps the pulse of a running lane fresh.
+
+    Args:
+        counters: what the lane's file system has counted by now.
+    """
+
+    def __init__(
+        self, attempt_path: str, first: Pulse, counters: Callable[[], dict[str, int]]
+    ) -> None:
+        self._path = attempt_path
+        self._counters = counters
+        self._pulse = msgspec.structs.replace(first, mount=counters())
+        write(self._path, self._pulse)
+
+    def refresh(self) -> None:
+        """Writes the pulse anew if anything has been counted since. A full disk is no matter."""
+        fresh = msgspec.structs.replace(self._pulse, mount=self._counters())
+        if fresh == self._pulse:
+            return
+        try:
+            write(self._path, fresh)
+        except BoardError:
+            return
+        self._pulse = fresh
 
 
 def pulses(board: Board, sprint: str, phase: str, n: int) -> dict[str, Any]:

@@ -89,14 +89,15 @@ class Run:
             jailed = stack.enter_context(
                 child.start(spec, self._features, stage, stdin=stdin, stdout=stdout, stderr=stderr)
             )
-            self._announce(jailed.pid, server.pid)
+            lane_pulse = self._announce(jailed.pid, server)
             logs = () if self._order.foreground else (stdout, stderr)
-            cause = vigil.keep(jailed, server, sign.of(jailed, logs))
+            cause = vigil.keep(jailed, server, sign.of(jailed, logs), lane_pulse.refresh)
             jailed.kill()
             self.end = _refined(jailed.wait(), spec.argv[0], repo.root, Path(mountpoint))
             jailed.close()
             if cause is not Cause.MOUNT:
                 server.stop()
+            lane_pulse.refresh()
         return self._conclude(repo, cause)
 
     def withdraw(self) -> None:
@@ -317,12 +318,10 @@ class Run:
             opened.append(fd)
         return None, opened[0], opened[1]
 
-    def _announce(self, child_pid: int, server_pid: int) -> None:
+    def _announce(self, child_pid: int, server: Server) -> pulse.LanePulse:
         ready_ms = round((time.monotonic() - self._started) * 1000, 1)
-        pulse.write(
-            self._attempt.path,
-            pulse.Pulse(child_pid=child_pid, server_pid=server_pid, ready_ms=ready_ms),
-        )
+        first = pulse.Pulse(child_pid=child_pid, server_pid=server.pid, ready_ms=ready_ms)
+        lane_pulse = pulse.LanePulse(self._attempt.path, first, server.counters)
         self._sprint.journal.append(
             "attempt.running",
             phase=self._phase.name,
@@ -330,6 +329,7 @@ class Run:
             child_pid=child_pid,
             ready_ms=ready_ms,
         )
+        return lane_pulse
 
 
 def _refined(end: End | None, program: str, top: Path, mount: Path) -> End | None:

@@ -118,6 +118,7 @@ def _attempt(view: AttemptView, pulse: Mapping[str, Any]) -> dict[str, Any]:
         "child_pid": pulse.get("child_pid"),
         "server_pid": pulse.get("server_pid"),
         "ready_ms": pulse.get("ready_ms"),
+        "mount": pulse.get("mount") or None,
         "started_at": view.owner.claimed_at,
         "ended_at": outcome.ended_at if outcome else None,
         "exit": _exit(outcome.exit) if outcome else None,

@@ -16,6 +16,8 @@ from supervisor.mount import Server
 from supervisor.phase import Phase
 from supervisor.sign import Pulse
 
+_REFRESH_S = 5.0
+
 
 class Cause(Enum):
     """Why a lane ended."""
@@ -65,11 +67,18 @@ class Vigil:
         os.close(self._wakeup)
         os.close(self._writer)
 
-    def keep(self, child: Child, server: Server, sample: Callable[[], object]) -> Cause:
+    def keep(
+        self,
+        child: Child,
+        server: Server,
+        sample: Callable[[], object],
+        refresh: Callable[[], None],
+    ) -> Cause:
         """Returns when the command has ended; nothing of the jail is then left.
 
         Args:
             sample: what has to change for the lane not to be taken for stalled (`sign.of`).
+            refresh: called every few seconds, to tell people how the lane is doing.
         """
         poll = select.poll()
         for watched in (child.fileno(), server.fileno(), self._wakeup):
@@ -78,8 +87,12 @@ class Vigil:
         deadline = now + self._phase.timeout_s
         stall_s = self._phase.stall_s
         pulse = Pulse(stall_s, sample, now) if stall_s is not None else None
+        refresh_at = now + _REFRESH_S
         while child.poll() is None:
             now = time.monotonic()
+            if now >= refresh_at:
+                refresh()
+                refresh_at = now + _REFRESH_S
             if self._kill_at is not None and now >= self._kill_at:
                 child.kill()
                 self._kill_at = None
@@ -88,7 +101,9 @@ class Vigil:
             elif self._cause is None and pulse is not None and pulse.has_stalled(now):
                 self._end(child, Cause.STALL)
             due = pulse.due_s if pulse is not None and self._cause is None else None
-            limits = [t for t in (self._kill_at, deadline, due) if t is not None and t > now]
+            limits = [
+                t for t in (self._kill_at, deadline, due, refresh_at) if t is not None and t > now
+            ]
             wait_ms = (min(limits) - now) * 1000 + 1 if limits else None
             ready = {fd for fd, _ in poll.poll(wait_ms)}
             if self._wakeup in ready:

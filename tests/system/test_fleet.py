@@ -69,6 +69,21 @@ def test_what_build_writes_is_sealed_and_seen_by_what_depends_on_it(make: Make) 
     assert (fleet.top / "readme").exists()
 
 
+def test_counters_of_the_file_system_are_shown_when_an_attempt_has_ended(make: Make) -> None:
+    fleet = make(
+        agent("b", "cat readme readme; echo built > new.txt")
+        + phase("build", access="write", agents=["b"])
+    )
+
+    assert fleet.run("up").returncode == 0
+
+    counted = fleet.sprint()["phases"][0]["attempts"][0]["mount"]
+    assert counted["create"] == 1
+    assert counted["write_bytes"] == len("built\n")
+    assert counted["blob_miss"] == 1, "the second read is the kernel's own to answer"
+    assert counted["operations"] > 5
+
+
 def test_reader_is_refused_by_the_kernel(make: Make) -> None:
     script = "(echo x > readme) 2>&1 || true; (rm readme) 2>&1 || true; (mkdir .git/x) 2>&1 || true"
     fleet = make(agent("r", script) + phase("review", agents=["r"]))
