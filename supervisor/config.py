@@ -105,7 +105,7 @@ def _build(tables: Mapping[str, Any], top: Path, override: str | None) -> Config
                 hint=f'add one: [agents.{_some_preset()}] with preset = "{_some_preset()}"',
             )
         phases = tuple(
-            msgspec.structs.replace(phase, share=workspace.share)
+            msgspec.structs.replace(phase, share=workspace.share, log_limit=workspace.log_limit)
             for phase in default_phases(everyone, prompts())
         )
     graph = Graph(phases)
@@ -214,10 +214,14 @@ def _phase(
         network=table.network,
         timeout_s=table.timeout_s,
         stall_s=table.stall_s,
+        signs=table.signs,
         grace_s=table.grace_s,
         restarts=table.restarts,
+        window_s=table.window_s,
+        backoff_s=table.backoff_s,
         carry=table.carry,
         gate=table.name in ("review", "security", "qa") if table.gate is None else table.gate,
+        log_limit=workspace.log_limit if table.log_limit is None else table.log_limit,
     )
 
 
@@ -258,7 +262,11 @@ def _agent(name: str, table: AgentTable, workspace: Workspace) -> Agent:
         pass_env=_joined(base.pass_env, table.pass_env),
         credentials=_joined(base.credentials, table.credentials),
         home_read=_joined(base.home_read, table.home_read, workspace.home_read),
-        end_events=_joined(base.end_events, table.end_events),
+        end_events=_joined(base.end_events, table.end_events, table.fail_events),
+        fail_events=_joined(base.fail_events, table.fail_events),
+        end_grace_s=base.end_grace_s if table.end_grace_s is None else table.end_grace_s,
+        rate_limited=table.rate_limited or base.rate_limited,
+        not_logged_in=table.not_logged_in or base.not_logged_in,
     )
 
 

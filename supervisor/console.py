@@ -13,6 +13,7 @@ from supervisor.board import Board
 from supervisor.decide import AttemptView, PhaseState, PhaseView
 from supervisor.name import attempt_name
 from supervisor.observe import SprintView
+from supervisor.policy import Try
 from supervisor.tail import last_line, sanitize
 from supervisor.views import duration, elapsed_s
 
@@ -86,7 +87,10 @@ def _words(sprint: SprintView, view: PhaseView, latest: AttemptView | None, boar
         attempt_name(latest.n),
     )  # fmt: skip
     if view.state is PhaseState.READY and latest.outcome is not None:
-        return f"again: {latest.outcome.reason}"
+        waits = f"{view.why}, " if view.why else ""
+        if isinstance(view.step, Try) and view.step.wait_s > 0:
+            waits += f"{duration(view.step.wait_s)} left, "
+        return sanitize(f"again: {waits}{latest.outcome.reason}")
     for log in ("stdout.log", "stderr.log"):
         if line := last_line(os.path.join(directory, log)):
             return line

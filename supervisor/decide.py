@@ -12,8 +12,8 @@ from enum import StrEnum
 
 from supervisor.graph import Graph
 from supervisor.phase import Access, Phase
-from supervisor.policy import GiveUp, Try, after
-from supervisor.record import AttemptState, Outcome, Owner
+from supervisor.policy import GiveUp, Past, Reset, Try, after
+from supervisor.record import AttemptState, Outcome, Owner, Trouble
 
 
 class PhaseState(StrEnum):
@@ -40,12 +40,14 @@ class AttemptView:
     Attributes:
         state: RUNNING only while its owner is alive; an owner that died without an outcome makes
             it LOST, and `outcome` None.
+        age_s: seconds since its end; infinite where nobody knows.
     """
 
     n: int
     owner: Owner
     outcome: Outcome | None
     state: AttemptState
+    age_s: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ class PhaseView:
     """A phase as observed, and what follows from it.
 
     Attributes:
-        why: for a blocked or failed phase, the reason in a few words.
+        why: the reason in a few words: for a blocked or failed phase, and for a ready one that
+            waits before its next attempt.
         step: what its own history calls for, were nothing else in the way.
     """
 
@@ -109,6 +112,7 @@ def view(
     graph: Graph,
     attempts: Mapping[str, tuple[AttemptView, ...]],
     *,
+    resets: Mapping[str, tuple[Reset, ...]] | None = None,
     refused: Mapping[str, str] | None = None,
     seed: str = "",
 ) -> dict[str, PhaseView]:
@@ -116,6 +120,7 @@ def view(
 
     Args:
         attempts: of each phase, oldest first.
+        resets: of each phase that has any, in the order in which they were asked for.
         refused: phase → reason, where its inputs were found not to be what they should be.
         seed: the sprint's id.
     """
@@ -134,10 +139,15 @@ def view(
         elif refused and phase.name in refused:
             state, why = PhaseState.BLOCKED, refused[phase.name]
         else:
-            step = after(phase, [(a.owner.agent, a.state) for a in tried], seed=seed + phase.name)
-            state = PhaseState.READY
+            step = after(
+                phase,
+                [_past(attempt) for attempt in tried],
+                resets=(resets or {}).get(phase.name, ()),
+                seed=seed + phase.name,
+            )
+            state, why = PhaseState.READY, step.why if isinstance(step, Try) else ""
             if isinstance(step, GiveUp):
-                state, why = PhaseState.FAILED, _last_words(latest) or step.reason
+                state, why = PhaseState.FAILED, _last_words(latest, step)
         views[phase.name] = PhaseView(phase, tried, state, why, step)
     return views
 
@@ -147,7 +157,6 @@ def decide(
     *,
     max_lanes: int,
     turn_taken: bool,
-    ended_s: Mapping[str, float],
 ) -> Decision:
     """What is to be done now.
 
@@ -155,9 +164,6 @@ def decide(
     while the repository's writer's turn is taken elsewhere. An exclusive phase also waits until
     nothing else of its sprint runs, and lets nothing after it start while it waits: otherwise
     reads that keep coming could hold it off for ever.
-
-    Args:
-        ended_s: seconds since the latest attempt at each phase ended; missing = long ago.
     """
     actions: list[Action] = [
         Bury(name, attempt.n)
@@ -176,9 +182,8 @@ def decide(
             continue
         if lanes >= max_lanes:
             break
-        wait_s = ready.step.delay_s - ended_s.get(name, float("inf"))
-        if wait_s > 0:
-            waits.append(wait_s)
+        if ready.step.wait_s > 0:
+            waits.append(ready.step.wait_s)
             continue
         access = ready.phase.access
         if access is Access.EXCLUSIVE and (lanes or writing):
@@ -218,7 +223,20 @@ def _waiting_for(unmet: list[str], views: Mapping[str, PhaseView]) -> str:
     return f"waits for {', '.join(unmet)}"
 
 
-def _last_words(latest: AttemptView | None) -> str:
+def _past(attempt: AttemptView) -> Past:
+    outcome = attempt.outcome
+    return Past(
+        attempt.owner.agent,
+        attempt.state,
+        attempt.age_s,
+        trouble=outcome.trouble if outcome else None,
+        retry_s=outcome.retry_s if outcome else None,
+    )
+
+
+def _last_words(latest: AttemptView | None, step: GiveUp) -> str:
     if latest is None or latest.outcome is None:
-        return ""
+        return step.reason
+    if latest.outcome.trouble is Trouble.NOT_LOGGED_IN:
+        return f"{step.reason} ({latest.outcome.reason})"
     return f"{latest.state}: {latest.outcome.reason}" if latest.outcome.reason else latest.state

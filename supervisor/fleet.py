@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -52,7 +51,6 @@ class Fleet:
         self._watch = Watch()
         self._starting: dict[tuple[str, int], int] = {}
         self._duds = 0
-        self._ended: dict[tuple[str, int], float] = {}
         self._refused: dict[str, str] = {}
         self._stopping: signal.Signals | None = None
         self._leaving = False
@@ -114,17 +112,10 @@ class Fleet:
     def _act(self, seen: SprintView) -> float:
         """Carries out what is decided. Returns seconds until to look again; 0 = at once."""
         phases = {name: view for name, view in seen.phases.items() if not self._is_starting(name)}
-        now = time.monotonic()
-        ended_s = {
-            name: now - self._ended[name, view.latest.n]
-            for name, view in seen.phases.items()
-            if view.latest and (name, view.latest.n) in self._ended
-        }
         decision = decide(
             phases,
             max_lanes=seen.record.max_lanes - len(self._starting),
             turn_taken=turn_taken(self._board) or self._is_writer_starting(seen),
-            ended_s=ended_s,
         )
         refused = len(self._refused)
         for action in decision.actions:
@@ -164,13 +155,10 @@ class Fleet:
 
     def _note(self, seen: SprintView) -> None:
         """Updates the shortcuts from what was observed."""
-        now = time.monotonic()
         for name, view in seen.phases.items():
             for attempt in view.attempts:
                 if self._starting.pop((name, attempt.n), None) is not None:
                     self._duds = 0
-                if attempt.state is not AttemptState.RUNNING:
-                    self._ended.setdefault((name, attempt.n), now)
         for key, pid in list(self._starting.items()):
             if not _runs(pid):
                 # It lost a race for the claim or the turn, or could not even claim.

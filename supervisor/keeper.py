@@ -34,7 +34,7 @@ from supervisor.errors import (
 from supervisor.lost import bury_dead
 from supervisor.observe import observe
 from supervisor.order import Order
-from supervisor.owner import this_process
+from supervisor.owner import stamp, this_process
 from supervisor.phase import Phase
 from supervisor.provenance import attest
 from supervisor.publish import publish_all
@@ -133,7 +133,9 @@ def _attempt(
 
 
 def _failed(reason: str) -> Outcome:
-    return Outcome(state=AttemptState.FAILED, ended_at=clock.utc_now(), reason=reason)
+    return Outcome(
+        state=AttemptState.FAILED, ended_at=clock.utc_now(), ended=stamp(), reason=reason
+    )
 
 
 def _phase(sprint: SprintDir, name: str) -> Phase:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from supervisor import clock
 from supervisor.errors import FencedError
 from supervisor.liveness import Liveness
-from supervisor.owner import liveness
+from supervisor.owner import liveness, stamp
 from supervisor.record import AttemptState, Outcome
 from supervisor.slot import Slot
 
@@ -16,7 +16,9 @@ def bury(slot: Slot, n: int, reason: str) -> bool:
     Raises:
         BoardError: the outcome cannot be written.
     """
-    outcome = Outcome(state=AttemptState.LOST, ended_at=clock.utc_now(), reason=reason)
+    outcome = Outcome(
+        state=AttemptState.LOST, ended_at=clock.utc_now(), ended=stamp(), reason=reason
+    )
     try:
         slot.finish(slot.attempt(n), outcome)
     except FencedError:

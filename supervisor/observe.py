@@ -10,8 +10,9 @@ from supervisor.board import Board, SprintDir
 from supervisor.decide import AttemptView, PhaseView, SprintState, sprint_state, view
 from supervisor.graph import Graph
 from supervisor.liveness import Liveness
-from supervisor.owner import liveness
+from supervisor.owner import age_s, liveness
 from supervisor.record import AttemptState, Sprint
+from supervisor.reset import resets
 from supervisor.slot import Slot
 
 
@@ -41,11 +42,14 @@ def observe(sprint: SprintDir, *, refused: dict[str, str] | None = None) -> Spri
     """
     record = sprint.record
     graph = Graph(record.phases)
-    attempts = {
-        phase.name: tuple(_seen(a) for a in sprint.slot(phase.name).attempts())
-        for phase in graph.order
-    }
-    phases = view(graph, attempts, refused=refused, seed=record.id)
+    slots = {phase.name: sprint.slot(phase.name) for phase in graph.order}
+    phases = view(
+        graph,
+        {name: tuple(_seen(a) for a in slot.attempts()) for name, slot in slots.items()},
+        resets={name: resets(slot) for name, slot in slots.items()},
+        refused=refused,
+        seed=record.id,
+    )
     return SprintView(record, graph, phases, holder(driver(sprint)) is not None)
 
 
@@ -74,4 +78,10 @@ def _seen(attempt: Attempt) -> AttemptView:
         state = AttemptState.LOST
     else:
         state = AttemptState.RUNNING
-    return AttemptView(attempt.n, attempt.owner, attempt.outcome, state)
+    ended = attempt.outcome.ended if attempt.outcome is not None else None
+    if ended is not None:
+        age = age_s(ended)
+    else:
+        # Found dead just now; or its outcome is of somebody who keeps no time.
+        age = 0.0 if state is AttemptState.LOST and attempt.outcome is None else float("inf")
+    return AttemptView(attempt.n, attempt.owner, attempt.outcome, state, age)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 
-from supervisor import beat
+from supervisor import beat, clock
 from supervisor.attempt import Attempt
 from supervisor.liveness import Identity, Liveness, Seen, Sight, can_see, judge, judge_process
 from supervisor.name import Maker
+from supervisor.record import Stamp
 
 _mine: Identity | None = None
 
@@ -62,6 +63,20 @@ def liveness(attempt: Attempt) -> Liveness:
     seen = observe(owner.pid) if owner.pid is not None and can_see(owner, here) else None
     age_s = beat.age_s(attempt.path, here.boot_id) if owner.lease_s is not None else None
     return judge(owner, here, seen, age_s)
+
+
+def stamp() -> Stamp:
+    """This moment, for others to tell its age."""
+    return Stamp(
+        boot_id=this_process().boot_id, boottime_s=clock.boottime_s(), wall_s=clock.wall_s()
+    )
+
+
+def age_s(then: Stamp) -> float:
+    """Seconds since `then`. By the wall clock, which may have been set, only after a reboot."""
+    if then.boot_id == this_process().boot_id:
+        return max(0.0, clock.boottime_s() - then.boottime_s)
+    return max(0.0, clock.wall_s() - then.wall_s)
 
 
 def maker_liveness(maker: Maker) -> Liveness:

@@ -10,6 +10,9 @@ from enum import StrEnum
 
 import msgspec
 
+LOG_LIMIT = 1 << 30
+"""Bytes that a log may take, unless the configuration says otherwise."""
+
 
 class Access(StrEnum):
     """What a phase may do to the repository."""
@@ -30,6 +33,27 @@ class Carry(StrEnum):
     FRESH = "fresh"  # the snapshot alone
 
 
+class Sign(StrEnum):
+    """What counts as a sign of life of a lane. A beat always does."""
+
+    OUTPUT = "output"  # bytes in its logs
+    CPU = "cpu"  # processor time used in its jail
+    FS = "fs"  # operations that reach its file system's server
+    BEAT = "beat"  # a touch of $NANOSUP_BEAT
+
+
+class Symptom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a failed agent shows what ails it: any of these is enough.
+
+    Attributes:
+        exit: exit codes.
+        output: text in the last lines that it printed; upper or lower case is the same.
+    """
+
+    exit: tuple[int, ...] = ()
+    output: tuple[str, ...] = ()
+
+
 class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A command line tool that carries out phases, as resolved from a preset and changes to it.
 
@@ -40,6 +64,10 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         credentials: paths under the user's HOME, copied into the lane's HOME before each attempt.
         home_read: toolchain paths under the user's HOME, bound read-only.
         end_events: an output line that is a JSON object whose "type" is one of these ends the work.
+        fail_events: those of them that say that the work failed.
+        end_grace_s: seconds of silence after such a line after which the lane is ended.
+        rate_limited: it may go on later: its provider lets it wait.
+        not_logged_in: it cannot go on before a person has done something.
     """
 
     name: str
@@ -50,6 +78,10 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     credentials: tuple[str, ...] = ()
     home_read: tuple[str, ...] = ()
     end_events: tuple[str, ...] = ()
+    fail_events: tuple[str, ...] = ()
+    end_grace_s: float = 10.0
+    rate_limited: Symptom = Symptom()
+    not_logged_in: Symptom = Symptom()
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,7 +94,11 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         share: directories of the host's working tree, bound read-only.
         network: "none", "host", or the host names that may be reached.
         stall_s: seconds without a sign of life after which the lane is ended; None = never.
-        restarts: how many attempts may follow the first.
+        signs: what counts as a sign of life.
+        restarts: how many attempts may follow the first, for each agent.
+        window_s: only failures of the last so many seconds count against `restarts`; None = all.
+        backoff_s: seconds to wait after the first failure; doubled after each further one.
+        log_limit: bytes that each log may take; what is older is dropped.
     """
 
     name: str
@@ -77,7 +113,11 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     network: str | tuple[str, ...] = "host"
     timeout_s: float = 3600.0
     stall_s: float | None = None
+    signs: tuple[Sign, ...] = (Sign.OUTPUT, Sign.CPU, Sign.FS)
     grace_s: float = 10.0
     restarts: int = 1
+    window_s: float | None = None
+    backoff_s: float = 0.5
     carry: Carry = Carry.RESUME
     gate: bool = False
+    log_limit: int = LOG_LIMIT

@@ -31,6 +31,28 @@ class AttemptState(StrEnum):
     RELEASED = "released"  # handed back by its owner; does not count either
 
 
+class Trouble(StrEnum):
+    """What kept an attempt from its work that was not the work: what follows depends on it."""
+
+    RATE_LIMITED = "rate_limited"  # the agent's provider lets it wait
+    NOT_LOGGED_IN = "not_logged_in"
+    NO_SPACE = "no_space"  # the disk was full
+    OUT_OF_MEMORY = "out_of_memory"  # killed by the kernel's OOM killer
+
+
+class Stamp(msgspec.Struct, frozen=True, kw_only=True):
+    """A moment whose age others can tell.
+
+    Attributes:
+        boottime_s: CLOCK_BOOTTIME, which only processes of the same boot can compare with theirs.
+        wall_s: seconds since 1970, for everyone else.
+    """
+
+    boot_id: str
+    boottime_s: float
+    wall_s: float
+
+
 class Exit(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a child ended: exactly one of the two is set."""
 
@@ -109,14 +131,20 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How an attempt ended. Written once; the first wins.
 
     Attributes:
+        ended: the same moment as `ended_at`, for durations.
+        trouble: what ailed the agent, where that was recognised.
+        retry_s: seconds after the end before which another try by this agent is in vain.
         sealed: what the repository looks like with this attempt's layer; write phases only.
         statement: name of the file beside this one that holds the signed statement.
     """
 
     state: AttemptState
     ended_at: str
+    ended: Stamp | None = None
     exit: Exit | None = None
     reason: str = ""
+    trouble: Trouble | None = None
+    retry_s: float | None = None
     outputs: tuple[Output, ...] = ()
     sealed: Snapshot | None = None
     statement: str | None = None

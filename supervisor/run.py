@@ -23,6 +23,7 @@ from supervisor.errors import ArtifactError, BoardError
 from supervisor.lane import OBJECTS, LaneDir, await_unlocked, locked, placeholders, variables
 from supervisor.mount import Server
 from supervisor.order import Order
+from supervisor.owner import stamp
 from supervisor.phase import Agent, Phase
 from supervisor.record import AttemptState, Exit, Outcome, Output, Snapshot, Sprint
 from supervisor.vigil import Cause, Vigil
@@ -231,6 +232,7 @@ class Run:
         return Outcome(
             state=state,
             ended_at=clock.utc_now(),
+            ended=stamp(),
             exit=_exit(self.end),
             reason=reason,
             outputs=outputs,

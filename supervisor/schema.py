@@ -13,9 +13,10 @@ from msgspec import Meta
 
 from supervisor.errors import ConfigError
 from supervisor.graph import nearest
-from supervisor.phase import Access, Carry
+from supervisor.phase import LOG_LIMIT, Access, Carry, Sign, Symptom
 
 Seconds = Annotated[float, Meta(gt=0, le=366 * 86400)]
+LogLimit = Annotated[int, Meta(ge=1 << 16, le=1 << 50)]
 Words = tuple[str, ...]
 
 
@@ -27,12 +28,14 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         share: directories of the host's working tree bound read-only into every lane.
         home_read: further paths under HOME that lanes may read.
         max_lanes: lanes at once, over all phases of a sprint.
+        log_limit: bytes that each log of a lane may take.
     """
 
     snapshot: Literal["commit", "worktree"] = "commit"
     share: Words = ()
     home_read: Words = ()
     max_lanes: Annotated[int, Meta(ge=1, le=1000)] = 4
+    log_limit: LogLimit = LOG_LIMIT
 
 
 class AgentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,6 +49,10 @@ class AgentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     credentials: Words = ()
     home_read: Words = ()
     end_events: Words = ()
+    fail_events: Words = ()
+    end_grace_s: Annotated[float, Meta(ge=0, le=3600)] | None = None
+    rate_limited: Symptom | None = None
+    not_logged_in: Symptom | None = None
 
 
 class PhaseTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,10 +71,14 @@ class PhaseTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     network: str | Words = "host"
     timeout_s: Seconds = 3600.0
     stall_s: Seconds | None = None
+    signs: tuple[Sign, ...] = (Sign.OUTPUT, Sign.CPU, Sign.FS)
     grace_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     restarts: Annotated[int, Meta(ge=0, le=100_000)] = 1
+    window_s: Seconds | None = None
+    backoff_s: Annotated[float, Meta(ge=0, le=3600)] = 0.5
     carry: Carry = Carry.RESUME
     gate: bool | None = None
+    log_limit: LogLimit | None = None
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

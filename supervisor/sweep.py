@@ -46,6 +46,7 @@ def _places(board: Board) -> Iterator[str]:
 
 
 def _slot_places(slot: str) -> Iterator[str]:
+    yield os.path.join(slot, "resets")
     attempts = os.path.join(slot, "attempts")
     yield attempts
     for attempt in _entries(attempts):

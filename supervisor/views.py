@@ -12,6 +12,7 @@ from typing import Any
 from supervisor.decide import AttemptView, PhaseState, PhaseView
 from supervisor.journal import Event
 from supervisor.observe import SprintView
+from supervisor.policy import Try
 from supervisor.record import Exit
 
 
@@ -102,6 +103,7 @@ def _phase(
         "agents": list(view.phase.agents),
         "state": view.state.value,
         "reason": view.why or None,
+        "waits_s": round(view.step.wait_s, 1) if isinstance(view.step, Try) else None,
         "attempts": [
             _attempt(a, pulses.get((sprint, view.phase.name, a.n), {})) for a in view.attempts
         ],
@@ -123,6 +125,7 @@ def _attempt(view: AttemptView, pulse: Mapping[str, Any]) -> dict[str, Any]:
         "ended_at": outcome.ended_at if outcome else None,
         "exit": _exit(outcome.exit) if outcome else None,
         "reason": (outcome.reason or None) if outcome else None,
+        "trouble": outcome.trouble.value if outcome and outcome.trouble else None,
         "tree": outcome.sealed.tree if outcome and outcome.sealed else None,
         "commit": outcome.sealed.commit if outcome and outcome.sealed else None,
         "sees": view.owner.snapshot.tree if view.owner.snapshot else None,

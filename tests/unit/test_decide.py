@@ -7,6 +7,7 @@ import pytest
 from supervisor.decide import (
     AttemptView,
     Bury,
+    Decision,
     PhaseState,
     PhaseView,
     SprintState,
@@ -17,7 +18,6 @@ from supervisor.decide import (
 )
 from supervisor.graph import Graph, default_phases
 from supervisor.phase import Access, Phase
-from supervisor.policy import GiveUp, Try, after, backoff_s
 from supervisor.record import AttemptState, Outcome, Owner
 
 S = AttemptState
@@ -25,10 +25,17 @@ GRAPH = Graph(default_phases(["a"], {}))
 OWNER = Owner(agent="a", host="h", user="u", claimed_at="")
 
 
-def attempt(n: int, state: AttemptState, *, agent: str = "a", dead: bool = False) -> AttemptView:
+def attempt(
+    n: int,
+    state: AttemptState,
+    *,
+    agent: str = "a",
+    dead: bool = False,
+    age_s: float = float("inf"),
+) -> AttemptView:
     outcome = None if state is S.RUNNING or dead else Outcome(state=state, ended_at="")
     owner = Owner(agent=agent, host="h", user="u", claimed_at="")
-    return AttemptView(n, owner, outcome, state)
+    return AttemptView(n, owner, outcome, state, age_s)
 
 
 def seen(graph: Graph = GRAPH, **histories: list[AttemptState]) -> dict[str, PhaseView]:
@@ -44,7 +51,7 @@ def seen(graph: Graph = GRAPH, **histories: list[AttemptState]) -> dict[str, Pha
 def started(
     views: dict[str, PhaseView], *, max_lanes: int = 9, turn_taken: bool = False
 ) -> list[str]:
-    decision = decide(views, max_lanes=max_lanes, turn_taken=turn_taken, ended_s={})
+    decision = decide(views, max_lanes=max_lanes, turn_taken=turn_taken)
     return [action.phase for action in decision.actions if isinstance(action, Start)]
 
 
@@ -97,10 +104,11 @@ def test_exclusive_waits_for_all_others_and_holds_back_what_comes_after_it() -> 
 
 
 def test_failed_attempt_is_followed_by_the_next_number_after_a_backoff() -> None:
-    views = seen(think=[S.FAILED])
+    def after_s(age_s: float) -> Decision:
+        views = view(GRAPH, {"think": (attempt(1, S.FAILED, age_s=age_s),)})
+        return decide(views, max_lanes=1, turn_taken=False)
 
-    early = decide(views, max_lanes=1, turn_taken=False, ended_s={"think": 0.0})
-    late = decide(views, max_lanes=1, turn_taken=False, ended_s={"think": 99.0})
+    early, late = after_s(0.0), after_s(99.0)
 
     assert early.actions == ()
     assert early.wake_s is not None
@@ -109,9 +117,10 @@ def test_failed_attempt_is_followed_by_the_next_number_after_a_backoff() -> None
 
 
 def test_phase_that_is_backing_off_takes_no_lane() -> None:
-    views = seen(think=DONE, plan=DONE, build=DONE, review=[S.FAILED])
+    done = {name: (attempt(1, S.COMPLETED),) for name in ("think", "plan", "build")}
+    views = view(GRAPH, {**done, "review": (attempt(1, S.FAILED, age_s=0.0),)})
 
-    decision = decide(views, max_lanes=2, turn_taken=False, ended_s={"review": 0.0})
+    decision = decide(views, max_lanes=2, turn_taken=False)
 
     assert [a.phase for a in decision.actions if isinstance(a, Start)] == ["security", "qa"]
 
@@ -119,7 +128,7 @@ def test_phase_that_is_backing_off_takes_no_lane() -> None:
 def test_dead_owner_is_buried_and_counts_as_a_failure() -> None:
     views = view(GRAPH, {"think": (attempt(1, S.LOST, dead=True),)})
 
-    decision = decide(views, max_lanes=1, turn_taken=False, ended_s={})
+    decision = decide(views, max_lanes=1, turn_taken=False)
 
     assert decision.actions == (Bury("think", 1), Start("think", 2, "a"))
 
@@ -159,31 +168,3 @@ def test_state_of_the_sprint(
     histories: dict[str, list[AttemptState]], driven: bool, state: SprintState
 ) -> None:
     assert sprint_state(seen(**histories), driven=driven) is state
-
-
-def test_next_agent_takes_over_when_one_has_used_up_its_restarts() -> None:
-    phase = Phase(name="x", agents=("a", "b"), restarts=1)
-
-    def agents_after(*states: AttemptState) -> object:
-        return after(phase, [("?", state) for state in states])
-
-    assert agents_after() == Try("a")
-    assert isinstance(after_one := agents_after(S.FAILED), Try)
-    assert after_one.agent == "a"
-    assert isinstance(after_two := agents_after(S.FAILED, S.LOST), Try)
-    assert after_two.agent == "b"
-    assert isinstance(agents_after(S.FAILED, S.LOST, S.STALLED, S.TIMED_OUT), GiveUp)
-
-
-def test_revoked_and_released_attempts_are_nobodys_failure() -> None:
-    phase = Phase(name="x", agents=("a",), restarts=0)
-
-    assert after(phase, [("a", S.REVOKED), ("a", S.RELEASED)]) == Try("a")
-
-
-def test_backoff_grows_has_jitter_and_a_limit() -> None:
-    assert 0.25 <= backoff_s(1, "s") <= 0.5
-    assert 0.5 <= backoff_s(2, "s") <= 1.0
-    assert backoff_s(1000, "s") <= 60.0
-    assert backoff_s(3, "one") != backoff_s(3, "two")
-    assert backoff_s(3, "one") == backoff_s(3, "one")

@@ -1,0 +1,102 @@
+"""Resets: a person's word that what happened at a phase so far counts no more.
+
+    phases/<phase>/resets/0001.json     made once by link(2), never changed; they count up
+
+A reset only changes what comes next: it ends no attempt, and is no attempt. `policy.after` says
+what follows from it.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from supervisor import clock, disk, document
+from supervisor.board import SprintDir
+from supervisor.errors import ConfigError
+from supervisor.name import attempt_name, attempt_number
+from supervisor.policy import Reset
+from supervisor.slot import Slot
+
+_DIRECTORY = "resets"
+
+
+class ResetRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A reset as it is on the board.
+
+    Attributes:
+        after: the number of the last attempt at that time; 0 = none. Attempts up to it count no
+            more.
+        agent: takes the first turn.
+        at: shown only.
+    """
+
+    after: int
+    at: str
+    agent: str | None = None
+
+
+def reset(sprint: SprintDir, phase: str, *, agent: str | None = None) -> Reset:
+    """Puts a reset of `phase` on the board, and a `phase.reset` into the journal, which wakes `up`.
+
+    Raises:
+        NotFoundError: no such phase.
+        ConfigError: the sprint knows no such agent.
+        BoardError: it cannot be written. The board is unchanged.
+    """
+    if agent is not None and agent not in sprint.record.agents:
+        raise ConfigError(
+            f"sprint {sprint.id} has no agent {agent!r}",
+            hint=f"it has {', '.join(sprint.record.agents)}; a sprint's agents are fixed at its "
+            "start",
+        )
+    slot = sprint.slot(phase)
+    latest = slot.latest()
+    record = ResetRecord(after=latest.n if latest else 0, at=clock.utc_now(), agent=agent)
+    directory = os.path.join(slot.path, _DIRECTORY)
+    with disk.explained(directory):
+        disk.make_directories(directory)
+        tmp = disk.tmp_path(directory)
+        try:
+            disk.write_file(tmp, document.encode(record))
+            n = _highest(slot) + 1
+            while True:
+                try:
+                    disk.publish_file(tmp, os.path.join(directory, f"{attempt_name(n)}.json"))
+                    break
+                except FileExistsError:
+                    n += 1
+        finally:
+            disk.remove(tmp)
+        disk.sync_published(directory)
+    sprint.journal.append("phase.reset", phase=phase, after=record.after, agent=agent)
+    return Reset(record.after, agent)
+
+
+def resets(slot: Slot) -> tuple[Reset, ...]:
+    """All resets of a phase, in the order in which they were asked for.
+
+    Raises:
+        BoardError: one is damaged.
+    """
+    found = []
+    for n in range(1, _highest(slot) + 1):
+        path = os.path.join(slot.path, _DIRECTORY, f"{attempt_name(n)}.json")
+        record = document.read(path, ResetRecord)
+        if record is None:
+            raise document.damaged(path, "is missing; resets count up from 1 without a gap")
+        found.append(Reset(record.after, record.agent))
+    return tuple(found)
+
+
+def _highest(slot: Slot) -> int:
+    directory = os.path.join(slot.path, _DIRECTORY)
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return 0
+    try:
+        return max((attempt_number(name.removesuffix(".json")) or 0 for name in names), default=0)
+    except ValueError as error:
+        raise document.damaged(directory, f"holds a name that is wrong: {error}") from error
