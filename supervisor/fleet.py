@@ -92,12 +92,15 @@ class Fleet:
             if self._leaving:
                 return seen.state
             if self._stopping is not None:
+                self._watch_processes(seen)
                 if not self._ask_to_stop(seen):
                     await self._await_keepers(seen)
                     return seen.state
                 await self._watch.changed(1.0)
                 continue
             wake_s = self._act(seen)
+            # Those just started too: one that dies before it has claimed writes nothing down.
+            self._watch_processes(seen)
             if wake_s == 0:
                 continue
             busy = self._starting or any(
@@ -169,6 +172,8 @@ class Fleet:
                 f"{self._duds} keepers in a row ended before they had claimed anything",
                 hint=f"see {keeper_log(self._board)}",
             )
+
+    def _watch_processes(self, seen: SprintView) -> None:
         turn = holder(self._board.turns)
         owners = [turn.owner] if turn else []
         owners += [

@@ -35,7 +35,8 @@ class Template:
         ours, theirs = socket.socketpair()
         with theirs, open(self._log, "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "supervisor.template"],
+                # -P: or a `supervisor/` at the top of the repository would be run instead of us.
+                [sys.executable, "-P", "-m", "supervisor.template"],
                 stdin=theirs.fileno(),
                 # Not ours: keepers outlive us, and would hold our caller's pipe open.
                 stdout=log,
