@@ -16,6 +16,7 @@ import msgspec
 
 from supervisor import ijson
 from supervisor.blob import BlobStore, MismatchError, Staged, TooLargeError
+from supervisor.contract import Inspector
 from supervisor.errors import ArtifactError
 from supervisor.name import file_fault, is_identifier
 from supervisor.record import Input, Output
@@ -62,9 +63,16 @@ def media_type(name: str) -> str:
 
 
 def collect(
-    blobs: BlobStore, outputs_path: str, required: Iterable[str], limit: Limit | None = None
+    blobs: BlobStore,
+    outputs_path: str,
+    required: Iterable[str],
+    limit: Limit | None = None,
+    inspector: Inspector | None = None,
 ) -> tuple[Output, ...]:
     """Takes over the files in an outputs directory, sorted by name. All of them, or none.
+
+    Args:
+        inspector: looks at what is in each `*.json`.
 
     Raises:
         ArtifactError: a required file is missing, or a file is refused; a sentence for each.
@@ -76,17 +84,22 @@ def collect(
         raise ArtifactError(f"the outputs cannot be read: {error.strerror}") from error
     try:
         names = sorted(os.fsencode(name) for name in os.listdir(directory))
-        return _collect(blobs, [(directory, name) for name in names], required, limit or Limit())
+        found = [(directory, name) for name in names]
+        return _collect(blobs, found, required, limit or Limit(), inspector)
     finally:
         os.close(directory)
 
 
 def collect_files(
-    blobs: BlobStore, paths: Iterable[str], required: Iterable[str], limit: Limit | None = None
+    blobs: BlobStore,
+    paths: Iterable[str],
+    required: Iterable[str],
+    limit: Limit | None = None,
+    inspector: Inspector | None = None,
 ) -> tuple[Output, ...]:
     """Takes over files that were named one by one; each keeps its last component as its name.
 
-    Raises as `collect`.
+    Arguments and errors as those of `collect`.
     """
     named = {os.path.basename(os.path.abspath(path)): os.path.abspath(path) for path in paths}
     with ExitStack() as stack:
@@ -98,11 +111,15 @@ def collect_files(
                 raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
             stack.callback(os.close, directory)
             found.append((directory, os.fsencode(name)))
-        return _collect(blobs, found, required, limit or Limit())
+        return _collect(blobs, found, required, limit or Limit(), inspector)
 
 
 def _collect(
-    blobs: BlobStore, found: Sequence[tuple[int, bytes]], required: Iterable[str], limit: Limit
+    blobs: BlobStore,
+    found: Sequence[tuple[int, bytes]],
+    required: Iterable[str],
+    limit: Limit,
+    inspector: Inspector | None,
 ) -> tuple[Output, ...]:
     """Takes over files, each given by its directory's descriptor and its name."""
     if len(found) > limit.files:
@@ -113,7 +130,7 @@ def _collect(
         left = limit.total_bytes
         for directory, name in found:
             try:
-                staged = _take(blobs, directory, name, min(limit.file_bytes, left))
+                staged = _take(blobs, directory, name, min(limit.file_bytes, left), inspector)
             except ArtifactError as fault:
                 faults.append(f"the output {_shown(name)} {fault.message}")
                 continue
@@ -164,7 +181,9 @@ def mismatch(phase: str, name: str, expected: str, actual: str | None) -> Artifa
     )
 
 
-def _take(blobs: BlobStore, directory: int, name: bytes, limit_bytes: int) -> Staged:
+def _take(
+    blobs: BlobStore, directory: int, name: bytes, limit_bytes: int, inspector: Inspector | None
+) -> Staged:
     """Copies one file. Raises ArtifactError with the end of a sentence."""
     fault = file_fault(name)
     if fault is not None:
@@ -189,7 +208,7 @@ def _take(blobs: BlobStore, directory: int, name: bytes, limit_bytes: int) -> St
             if _stamp(before) != _stamp(os.fstat(fd)) or staged.size != before.st_size:
                 raise ArtifactError("changed while it was read")
             if name.endswith(b".json"):
-                _check_json(staged)
+                _check_json(staged, name.decode(), inspector)
             staged.seal()
         except BaseException:
             staged.close()
@@ -230,13 +249,15 @@ def _stamp(found: os.stat_result) -> tuple[int, ...]:
     )
 
 
-def _check_json(staged: Staged) -> None:
+def _check_json(staged: Staged, name: str, inspector: Inspector | None) -> None:
     if staged.size > ijson.LIMIT_BYTES:
         raise ArtifactError(f"has {staged.size} bytes of JSON, and {ijson.LIMIT_BYTES} is the most")
     try:
-        ijson.loads(os.pread(staged.fd, staged.size + 1, 0))
+        value = ijson.loads(os.pread(staged.fd, staged.size + 1, 0))
     except ijson.StrictError as fault:
         raise ArtifactError(str(fault)) from fault
+    if inspector is not None and (wrong := inspector.fault(name, value)) is not None:
+        raise ArtifactError(wrong)
 
 
 def _shown(name: bytes) -> str:

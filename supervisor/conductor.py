@@ -19,6 +19,7 @@ from sandbox.repository import Repository
 from supervisor import artifact, beat, clock, lineage, token
 from supervisor.attempt import Attempt, describe_holder, describe_outcome
 from supervisor.board import Board, SprintDir
+from supervisor.contract import Inspector
 from supervisor.errors import FencedError, HeldError, TokenError
 from supervisor.liveness import Liveness
 from supervisor.lost import bury, bury_dead
@@ -58,6 +59,7 @@ def claim(
         if phase.access.writes
         else lineage.snapshot_for(seen.record, seen.graph, phase, seen.phases),
         inputs=lineage.inputs_for(seen.graph, phase, seen.phases),
+        after=lineage.after_for(seen.graph, phase, seen.phases),
     )
     turn = _take_turn(board, owner) if phase.access.writes else None
     try:
@@ -67,7 +69,12 @@ def claim(
             board.turns.finish(turn, _ended(AttemptState.RELEASED))
         raise
     sprint.journal.append(
-        "attempt.claimed", phase=phase_name, attempt=n, agent=agent, access=phase.access
+        "attempt.claimed",
+        phase=phase_name,
+        attempt=n,
+        agent=agent,
+        access=phase.access,
+        round=seen.phases[phase_name].round if seen.phases[phase_name].round > 1 else None,
     )
     return made
 
@@ -112,9 +119,14 @@ def complete(board: Board, held: Token, files: Iterable[str], sealed: Snapshot |
     attempt = renew(board, held)
     sprint = board.sprint(held.sprint)
     phase = observe(sprint).graph[held.phase]
-    outputs = artifact.collect_files(board.blobs, files, phase.outputs)
+    inspector = Inspector(phase)
+    outputs = artifact.collect_files(board.blobs, files, phase.outputs, inspector=inspector)
     outcome = Outcome(
-        state=AttemptState.COMPLETED, ended_at=clock.utc_now(), outputs=outputs, sealed=sealed
+        state=AttemptState.COMPLETED,
+        ended_at=clock.utc_now(),
+        outputs=outputs,
+        sealed=sealed,
+        verdict=inspector.verdict,
     )
     outcome = attest(board, sprint, phase, attempt, outcome)
     return _finish(board, sprint, attempt, held, outcome)
@@ -232,6 +244,7 @@ def _finish(
         attempt=attempt.n,
         state=outcome.state,
         reason=outcome.reason or None,
+        verdict=outcome.verdict,
     )
     if (turn := _turn_of(board, held)) is not None:
         board.turns.finish(turn, _ended(AttemptState.RELEASED))

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from supervisor.errors import ConfigError
+from supervisor.gate import gated, shipped, with_default
 from supervisor.graph import Graph, check_name, default_phases, nearest
 from supervisor.phase import Agent, Phase
 from supervisor.resource import presets, prompts
@@ -105,9 +106,16 @@ def _build(tables: Mapping[str, Any], top: Path, override: str | None) -> Config
                 hint=f'add one: [agents.{_some_preset()}] with preset = "{_some_preset()}"',
             )
         phases = tuple(
-            msgspec.structs.replace(phase, share=workspace.share, log_limit=workspace.log_limit)
+            msgspec.structs.replace(
+                phase,
+                share=workspace.share,
+                log_limit=workspace.log_limit,
+                schemas=shipped(phase),
+                max_rounds=workspace.max_rounds,
+            )
             for phase in default_phases(everyone, prompts())
         )
+        phases = tuple(with_default(phases, workspace))
     graph = Graph(phases)
     used = {name: None for phase in graph.order for name in phase.agents}
     return Config(
@@ -171,7 +179,8 @@ def _phases(
                 convert(table, PhaseTable, where), where, top, everyone, workspace, known, override
             )
         )
-    return phases
+    said = [table["name"] for table in tables if "on_fail" in table]
+    return with_default(phases, workspace, said)
 
 
 def _phase(
@@ -201,7 +210,8 @@ def _phase(
             f"got {table.network!r}",
             hint=f'for one host: network = ["{table.network}"]',
         )
-    return Phase(
+    phase = Phase(
+        max_rounds=workspace.max_rounds,
         name=table.name,
         depends_on=table.depends_on,
         access=table.access,
@@ -220,9 +230,9 @@ def _phase(
         window_s=table.window_s,
         backoff_s=table.backoff_s,
         carry=table.carry,
-        gate=table.name in ("review", "security", "qa") if table.gate is None else table.gate,
         log_limit=workspace.log_limit if table.log_limit is None else table.log_limit,
     )
+    return gated(phase, table, where, top)
 
 
 def _prompt(table: PhaseTable, where: str, top: Path, known: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from supervisor.decide import AttemptView, PhaseState, PhaseView
 from supervisor.name import attempt_name
 from supervisor.observe import SprintView
 from supervisor.policy import Try
+from supervisor.record import Verdict
 from supervisor.tail import last_line, sanitize
 from supervisor.views import duration, elapsed_s
 
@@ -66,7 +67,7 @@ def table(sprint: SprintView, board: Board) -> Table:
             view.phase.access.value,
             latest.owner.agent if latest else "/".join(view.phase.agents),
             str(latest.n) if latest else "",
-            Text(_state(view), style=_STYLES[view.state]),
+            Text(_state(view), style=_style(view)),
             duration(elapsed_s(latest, now)) if latest else "",
             Text(_words(sprint, view, latest, board), style="dim"),
         )
@@ -74,7 +75,12 @@ def table(sprint: SprintView, board: Board) -> Table:
 
 
 def _state(view: PhaseView) -> str:
-    return view.state.value
+    failed = view.verdict is Verdict.FAIL
+    return f"{view.state.value}: {view.verdict}" if failed else view.state.value
+
+
+def _style(view: PhaseView) -> str:
+    return _STYLES[PhaseState.FAILED if view.verdict is Verdict.FAIL else view.state]
 
 
 def _words(sprint: SprintView, view: PhaseView, latest: AttemptView | None, board: Board) -> str:

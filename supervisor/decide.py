@@ -7,13 +7,16 @@ at what is, never at what happened.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from supervisor import history, rework
 from supervisor.graph import Graph
+from supervisor.history import Attempts
+from supervisor.history import AttemptView as AttemptView
 from supervisor.phase import Access, Phase
 from supervisor.policy import GiveUp, Past, Reset, Try, after
-from supervisor.record import AttemptState, Outcome, Owner, Trouble
+from supervisor.record import AttemptState, Trouble, Verdict
 
 
 class PhaseState(StrEnum):
@@ -34,23 +37,6 @@ class SprintState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptView:
-    """An attempt as observed.
-
-    Attributes:
-        state: RUNNING only while its owner is alive; an owner that died without an outcome makes
-            it LOST, and `outcome` None.
-        age_s: seconds since its end; infinite where nobody knows.
-    """
-
-    n: int
-    owner: Owner
-    outcome: Outcome | None
-    state: AttemptState
-    age_s: float = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
 class PhaseView:
     """A phase as observed, and what follows from it.
 
@@ -58,6 +44,8 @@ class PhaseView:
         why: the reason in a few words: for a blocked or failed phase, and for a ready one that
             waits before its next attempt.
         step: what its own history calls for, were nothing else in the way.
+        round: 1, and 1 more each time that this or something before it was opened again.
+        rework: the gates whose "fail" has opened this write phase again.
     """
 
     phase: Phase
@@ -65,6 +53,8 @@ class PhaseView:
     state: PhaseState
     why: str = ""
     step: Try | GiveUp | None = None
+    round: int = 1
+    rework: tuple[str, ...] = ()
 
     @property
     def latest(self) -> AttemptView | None:
@@ -72,8 +62,14 @@ class PhaseView:
 
     @property
     def completed(self) -> AttemptView | None:
-        latest = self.latest
-        return latest if latest and latest.state is AttemptState.COMPLETED else None
+        """The newest completed attempt: what the phase has handed on so far."""
+        return history.last_completed(self.attempts)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What a gate says now; None where it has not spoken about what is there now."""
+        done = self.completed
+        return done.verdict if done and self.state is PhaseState.COMPLETED else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +106,7 @@ class Decision:
 
 def view(
     graph: Graph,
-    attempts: Mapping[str, tuple[AttemptView, ...]],
+    attempts: Mapping[str, Attempts],
     *,
     resets: Mapping[str, tuple[Reset, ...]] | None = None,
     refused: Mapping[str, str] | None = None,
@@ -124,31 +120,38 @@ def view(
         refused: phase → reason, where its inputs were found not to be what they should be.
         seed: the sprint's id.
     """
+    found = history.current(graph, attempts)
     views: dict[str, PhaseView] = {}
     for phase in graph.order:
         tried = attempts.get(phase.name, ())
         latest = tried[-1] if tried else None
+        judged = rework.judge(graph, phase.name, found, tried)
+        reworked = judged.failed if judged.reopens else ()
         step: Try | GiveUp | None = None
         why = ""
+        unmet = [d for d in phase.depends_on if not _is_met(views[d])]
         if latest and latest.state is AttemptState.RUNNING:
             state = PhaseState.RUNNING
-        elif latest and latest.state is AttemptState.COMPLETED:
+        elif phase.name in found and not reworked and _still_counts(found[phase.name], unmet):
             state = PhaseState.COMPLETED
-        elif unmet := [d for d in phase.depends_on if views[d].state is not PhaseState.COMPLETED]:
+        elif unmet:
             state, why = PhaseState.BLOCKED, _waiting_for(unmet, views)
         elif refused and phase.name in refused:
             state, why = PhaseState.BLOCKED, refused[phase.name]
         else:
             step = after(
                 phase,
-                [_past(attempt) for attempt in tried],
+                _pasts(tried, graph.ancestors(phase.name), found),
                 resets=(resets or {}).get(phase.name, ()),
                 seed=seed + phase.name,
             )
             state, why = PhaseState.READY, step.why if isinstance(step, Try) else ""
             if isinstance(step, GiveUp):
                 state, why = PhaseState.FAILED, _last_words(latest, step)
-        views[phase.name] = PhaseView(phase, tried, state, why, step)
+        made = sum(attempt.is_completed for attempt in tried)
+        rounds = [views[d].round for d in phase.depends_on]
+        rounds.append(made if state is PhaseState.COMPLETED else made + 1)
+        views[phase.name] = PhaseView(phase, tried, state, why, step, max(rounds), reworked)
     return views
 
 
@@ -206,20 +209,50 @@ def sprint_state(views: Mapping[str, PhaseView], *, driven: bool) -> SprintState
         driven: a living `nanosup up` runs it.
     """
     states = {v.state for v in views.values()}
-    if states == {PhaseState.COMPLETED}:
-        return SprintState.COMPLETED
     if PhaseState.RUNNING in states:
         return SprintState.RUNNING
     if PhaseState.READY in states:
         return SprintState.RUNNING if driven else SprintState.STOPPED
-    return SprintState.FAILED if PhaseState.FAILED in states else SprintState.BLOCKED
+    if PhaseState.FAILED in states:
+        return SprintState.FAILED
+    if any(v.verdict is Verdict.FAIL for v in views.values()):
+        return SprintState.REJECTED
+    return SprintState.COMPLETED if states == {PhaseState.COMPLETED} else SprintState.BLOCKED
+
+
+def _is_met(upstream: PhaseView) -> bool:
+    return upstream.state is PhaseState.COMPLETED and upstream.verdict is not Verdict.FAIL
+
+
+def _still_counts(done: AttemptView, unmet: list[str]) -> bool:
+    """What was completed stays so, unless something before it was opened again since."""
+    return done.owner.after is None or not unmet
+
+
+def _pasts(
+    tried: Attempts, ancestors: tuple[str, ...], found: Mapping[str, AttemptView]
+) -> list[Past]:
+    """The attempts at a phase; those of earlier rounds are nobody's failure in this one."""
+    done = history.last_completed(tried)
+    pasts = []
+    for attempt in tried:
+        past = _past(attempt)
+        if done is not None and attempt.n <= done.n:
+            past = replace(past, state=AttemptState.COMPLETED)
+        elif not history.goes_on_from(attempt, ancestors, found):
+            past = replace(past, state=AttemptState.RELEASED)
+        pasts.append(past)
+    return pasts
 
 
 def _waiting_for(unmet: list[str], views: Mapping[str, PhaseView]) -> str:
+    judged = [d for d in unmet if views[d].verdict is Verdict.FAIL]
     stuck = [d for d in unmet if views[d].state in (PhaseState.FAILED, PhaseState.BLOCKED)]
     failed = [d for d in stuck if views[d].state is PhaseState.FAILED]
     if failed:
         return f"{', '.join(failed)} failed"
+    if judged:
+        return f"the verdict of {', '.join(judged)} is fail"
     return f"waits for {', '.join(unmet)}"
 
 

@@ -134,7 +134,7 @@ class Fleet:
     def _start(self, action: Start, seen: SprintView) -> None:
         # Contents, signatures and the chain, each time: what was in order when it was made may
         # have been changed since.
-        upstream = seen.graph.ancestors(action.phase)
+        upstream = (*seen.graph.ancestors(action.phase), *seen.phases[action.phase].rework)
         if bad := check_phases(self._board, self._sprint, upstream):
             reason = "; ".join(row.reason for row in bad)
             self._refused[action.phase] = reason

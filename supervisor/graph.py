@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from supervisor.errors import ConfigError
-from supervisor.phase import Access, Phase
+from supervisor.phase import Access, OnFail, Phase
 
 # A name becomes a directory, part of a git ref (git-check-ref-format(1)) and of a token; with a
 # sprint's id and a number it makes the name of a layer; overlayfs options have no room to spare.
@@ -23,7 +23,7 @@ class Graph:
 
     Raises:
         ConfigError: empty, a name twice, a name that cannot be one, a dependency that does not
-            exist, or a cycle. The message names the phases.
+            exist, a cycle, or rework without a writer. The message names the phases.
     """
 
     def __init__(self, phases: Iterable[Phase]) -> None:
@@ -43,6 +43,12 @@ class Graph:
         for phase in listed:
             self._check_dependencies(phase)
         self._order = self._sorted(listed)
+        for phase in listed:
+            if phase.on_fail is OnFail.REWORK and self.writer_before(phase.name) is None:
+                raise ConfigError(
+                    f'phase {phase.name!r}: on_fail = "rework", and no phase before it writes',
+                    hint='let it depend on a phase with access = "write", or take on_fail away',
+                )
 
     def __getitem__(self, name: str) -> Phase:
         return self._by_name[name]
@@ -65,6 +71,11 @@ class Graph:
                 found.add(upstream)
                 front.extend(self._by_name[upstream].depends_on)
         return tuple(phase.name for phase in self._order if phase.name in found)
+
+    def writer_before(self, name: str) -> str | None:
+        """The last of the phases that write among those that `name` depends on."""
+        writers = [up for up in self.ancestors(name) if self._by_name[up].access.writes]
+        return writers[-1] if writers else None
 
     def batches(self) -> tuple[tuple[Access, tuple[str, ...]], ...]:
         """What may run at once, in order: reads of one depth together, each writer alone."""

@@ -90,7 +90,10 @@ def _attempt(
     inputs = lineage.inputs_for(seen.graph, phase, seen.phases)
     slot = sprint.slot(phase.name)
     owner = msgspec.structs.replace(
-        this_process().owner(order.agent, clock.utc_now()), snapshot=snapshot, inputs=inputs
+        this_process().owner(order.agent, clock.utc_now()),
+        snapshot=snapshot,
+        inputs=inputs,
+        after=lineage.after_for(seen.graph, phase, seen.phases),
     )
     attempt = slot.claim(order.n, owner)
     sprint.journal.append(
@@ -100,6 +103,7 @@ def _attempt(
         agent=order.agent,
         pid=owner.pid,
         access=phase.access,
+        round=seen.phases[phase.name].round if seen.phases[phase.name].round > 1 else None,
     )
     run = Run(board, seen.record, sprint, phase, attempt, order, features)
     try:
@@ -126,6 +130,7 @@ def _attempt(
         state=outcome.state,
         reason=outcome.reason or None,
         commit=outcome.sealed.commit if outcome.sealed else None,
+        verdict=outcome.verdict,
     )
     if outcome.sealed is not None:
         publish_all(repository.find(Path(order.top)), observe(sprint))

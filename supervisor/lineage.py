@@ -54,9 +54,12 @@ def sealed(seen: Snapshot, layer: str, *, commit: str, tree: str) -> Snapshot:
 
 
 def inputs_for(graph: Graph, phase: Phase, views: Mapping[str, PhaseView]) -> tuple[Input, ...]:
-    """The outputs of everything upstream of `phase`, direct or not, in dependency order."""
+    """The outputs of everything upstream of `phase`, direct or not, in dependency order.
+
+    A write phase that was opened again also gets those of the gates that have failed it.
+    """
     found: list[Input] = []
-    for name in graph.ancestors(phase.name):
+    for name in (*graph.ancestors(phase.name), *views[phase.name].rework):
         upstream = views[name].completed
         if upstream is None or upstream.outcome is None:
             continue
@@ -65,6 +68,21 @@ def inputs_for(graph: Graph, phase: Phase, views: Mapping[str, PhaseView]) -> tu
             for out in upstream.outcome.outputs
         )
     return tuple(found)
+
+
+def after_for(graph: Graph, phase: Phase, views: Mapping[str, PhaseView]) -> dict[str, int]:
+    """The attempt at each phase upstream that a new attempt at `phase` goes on from."""
+    return {
+        name: done.n
+        for name in graph.ancestors(phase.name)
+        if (done := views[name].completed) is not None
+    }
+
+
+def judged_in(graph: Graph, phase: Phase, inputs: Iterable[Input]) -> tuple[str, ...]:
+    """The gates among an attempt's inputs: they have opened its phase again."""
+    upstream = graph.ancestors(phase.name)
+    return tuple(dict.fromkeys(one.phase for one in inputs if one.phase not in upstream))
 
 
 def head(sprint: Sprint, views: Mapping[str, PhaseView]) -> Snapshot:

@@ -7,6 +7,7 @@ changes nothing that runs.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -54,6 +55,13 @@ class Symptom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     output: tuple[str, ...] = ()
 
 
+class OnFail(StrEnum):
+    """What follows when a gate says "fail"."""
+
+    REJECT = "reject"  # the sprint is rejected
+    REWORK = "rework"  # the write phase before the gate is opened again, with the verdict
+
+
 class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A command line tool that carries out phases, as resolved from a preset and changes to it.
 
@@ -99,6 +107,9 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         window_s: only failures of the last so many seconds count against `restarts`; None = all.
         backoff_s: seconds to wait after the first failure; doubled after each further one.
         log_limit: bytes that each log may take; what is older is dropped.
+        gate: the first output is JSON with a verdict, and nothing downstream starts on "fail".
+        max_rounds: how often the gate may open the write phase again.
+        schemas: JSON Schema of an output, by its name.
     """
 
     name: str
@@ -121,3 +132,6 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     carry: Carry = Carry.RESUME
     gate: bool = False
     log_limit: int = LOG_LIMIT
+    on_fail: OnFail = OnFail.REJECT
+    max_rounds: int = 2
+    schemas: dict[str, Any] = {}

@@ -23,14 +23,31 @@ def fill(command: Sequence[str], values: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(_PLACEHOLDER.sub(value, word) for word in command)
 
 
-def compose(phase: Phase, *, goal: str, inputs: Sequence[Input], handoff: str = "") -> str:
-    """The whole prompt for one attempt at `phase`."""
+def compose(
+    phase: Phase,
+    *,
+    goal: str,
+    inputs: Sequence[Input],
+    judged_by: Sequence[str] = (),
+    handoff: str = "",
+) -> str:
+    """The whole prompt for one attempt at `phase`.
+
+    Args:
+        judged_by: the gates whose "fail" has opened the phase again.
+    """
     parts = [phase.prompt.strip() or f"Carry out the phase {phase.name!r} of this sprint."]
     if goal:
         parts.append(f"The goal of the sprint:\n\n{goal}")
     if inputs:
         files = "\n".join(f"- $NANOSUP_INPUTS/{item.phase}/{item.name}" for item in inputs)
         parts.append(f"Files that earlier phases hand to you (read-only):\n\n{files}")
+    if judged_by:
+        parts.append(
+            f"This phase was done before, and the verdict of {', '.join(judged_by)} on what came "
+            'of it is "fail". The tree has all that was done. Mend what they found wrong, and '
+            "leave the rest as it is; the same gates look at it again."
+        )
     if phase.outputs:
         files = "\n".join(f"- $NANOSUP_OUTPUTS/{name}" for name in phase.outputs)
         parts.append(f"You are done when these files exist:\n\n{files}")

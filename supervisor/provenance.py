@@ -19,7 +19,7 @@ from supervisor.board import Board, SprintDir
 from supervisor.errors import BoardError
 from supervisor.key import Keyring
 from supervisor.phase import Phase
-from supervisor.record import AttemptState, Input, Outcome, Snapshot
+from supervisor.record import AttemptState, Input, Outcome, Snapshot, Verdict
 from supervisor.slot import OUTCOME
 
 _NAME = "statement.json"
@@ -124,7 +124,7 @@ class _Sprint:
         for where, was, now in statement.differences(signed, expected):
             yield _difference(phase, attempt, where, was, now)
         for given in attempt.owner.inputs:
-            yield from self._check_input(phase, given)
+            yield from self._check_input(phase, attempt.n, given)
         if attempt.owner.snapshot is not None:
             yield from self._check_tree(phase, attempt.owner.snapshot)
 
@@ -144,13 +144,16 @@ class _Sprint:
         except ijson.StrictError as error:
             raise envelope.EnvelopeError(f"holds no statement: it {error}") from error
 
-    def _check_input(self, phase: Phase, given: Input) -> Iterator[Bad]:
-        """An input must be an output of the attempt that it names, of a phase further up."""
+    def _check_input(self, phase: Phase, n: int, given: Input) -> Iterator[Bad]:
+        """An input must be an output of the attempt that it names: of a phase further up, or of a
+        gate that has failed an earlier attempt at this one."""
         actual = None
-        if given.phase in self._upstream(phase.name):
+        if given.phase in self.attempts:
+            is_upstream = given.phase in self._upstream(phase.name)
             for attempt in self.attempts[given.phase]:
-                if attempt.n == given.attempt and attempt.state is AttemptState.COMPLETED:
-                    outputs = attempt.outcome.outputs if attempt.outcome else ()
+                if attempt.n == given.attempt and (is_upstream or _fails(attempt, phase.name, n)):
+                    completed = attempt.state is AttemptState.COMPLETED
+                    outputs = attempt.outcome.outputs if attempt.outcome and completed else ()
                     actual = next((o.sha256 for o in outputs if o.name == given.name), None)
         if actual != given.sha256:
             yield Bad(
@@ -190,6 +193,12 @@ class _Sprint:
                 found.add(name)
                 ahead += self._needs[name]
         return found
+
+
+def _fails(attempt: Attempt, phase: str, n: int) -> bool:
+    """Whether an attempt at a gate says "fail" of an attempt at `phase` before the n-th."""
+    said = attempt.outcome.verdict if attempt.outcome is not None else None
+    return said is Verdict.FAIL and 0 < (attempt.owner.after or {}).get(phase, 0) < n
 
 
 def _publish(tmp: str, directory: str) -> str:

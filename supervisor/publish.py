@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sandbox.reference import publish, resolve
 from sandbox.repository import Repository
+from supervisor.decide import PhaseView
 from supervisor.observe import SprintView
 
 
@@ -28,5 +29,15 @@ def publish_all(repo: Repository, seen: SprintView) -> None:
             continue
         ref, commit = ref_of(seen.record.id, name), done.outcome.sealed.commit
         current = resolve(repo, ref)
-        if current != commit:
+        # Whoever looked at the board before a later attempt was completed must not undo its ref.
+        if current in (None, *_earlier(view, done.n)):
             publish(repo, ref, commit, current)
+
+
+def _earlier(view: PhaseView, n: int) -> list[str]:
+    """What earlier attempts at the phase have sealed."""
+    return [
+        attempt.outcome.sealed.commit
+        for attempt in view.attempts
+        if attempt.n < n and attempt.outcome is not None and attempt.outcome.sealed is not None
+    ]

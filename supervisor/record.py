@@ -53,6 +53,13 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float
 
 
+class Verdict(StrEnum):
+    """What a gate says of the tree that it saw."""
+
+    PASS = "pass"
+    FAIL = "fail"
+
+
 class Exit(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a child ended: exactly one of the two is set."""
 
@@ -111,6 +118,8 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         pid_ns: inode number of the PID namespace that `pid` is of.
         start_ticks: field 22 of /proc/<pid>/stat: clock ticks after boot.
         token_sha256: digest of the secret half of the token.
+        after: the attempt at each phase further up that this one goes on from. It is superseded
+            once one of those is; None in documents that do not say, which never are.
     """
 
     agent: str
@@ -125,6 +134,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     token_sha256: Sha256 | None = None
     snapshot: Snapshot | None = None
     inputs: tuple[Input, ...] = ()
+    after: dict[str, int] | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -136,6 +146,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         retry_s: seconds after the end before which another try by this agent is in vain.
         sealed: what the repository looks like with this attempt's layer; write phases only.
         statement: name of the file beside this one that holds the signed statement.
+        verdict: what the first output says; completed attempts at gates only.
     """
 
     state: AttemptState
@@ -148,6 +159,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outputs: tuple[Output, ...] = ()
     sealed: Snapshot | None = None
     statement: str | None = None
+    verdict: Verdict | None = None
 
 
 class Sprint(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,11 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted((configs() / "agents").glob("*.toml"))}
 
 
+def schemas() -> dict[str, Path]:
+    """Phase name → file of the JSON Schema of what it hands on, `<name>.json`."""
+    return {path.stem: path for path in sorted((configs() / "schemas").glob("*.json"))}
+
+
 def prompts() -> dict[str, str]:
     """Phase name → what to ask of an agent when the configuration does not say."""
     return {path.stem: path.read_text() for path in sorted((configs() / "prompts").glob("*.md"))}

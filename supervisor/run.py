@@ -19,7 +19,9 @@ from sandbox.spec import MountSpec
 from supervisor import artifact, clock, credential, lineage, prompt, pulse, sign
 from supervisor.attempt import Attempt
 from supervisor.board import Board, SprintDir
+from supervisor.contract import Inspector
 from supervisor.errors import ArtifactError, BoardError
+from supervisor.graph import Graph
 from supervisor.lane import OBJECTS, LaneDir, await_unlocked, locked, placeholders, variables
 from supervisor.mount import Server
 from supervisor.order import Order
@@ -116,7 +118,12 @@ class Run:
         lane, phase, owner = self._lane, self._phase, self._attempt.owner
         lane.make(phase, uid=uid, gid=gid)
         artifact.provide(self._board.blobs, owner.inputs, lane.inputs)
-        text = prompt.compose(phase, goal=self._record.goal, inputs=owner.inputs)
+        text = prompt.compose(
+            phase,
+            goal=self._record.goal,
+            inputs=owner.inputs,
+            judged_by=lineage.judged_in(Graph(self._record.phases), phase, owner.inputs),
+        )
         Path(lane.prompt).write_text(text, encoding="utf-8")
         credential.copy(agent.credentials, Path.home(), Path(lane.home), uid=uid, gid=gid)
         for layer in self._snapshot.carried:
@@ -219,10 +226,14 @@ class Run:
         state, reason = _verdict(cause, self.end, self._phase)
         outputs: tuple[Output, ...] = ()
         sealed: Snapshot | None = None
+        inspector = Inspector(self._phase)
         if state is AttemptState.COMPLETED:
             try:
                 outputs = artifact.collect(
-                    self._board.blobs, self._lane.outputs, self._phase.outputs
+                    self._board.blobs,
+                    self._lane.outputs,
+                    self._phase.outputs,
+                    inspector=inspector,
                 )
             except ArtifactError as error:
                 state, reason = AttemptState.FAILED, f"exit 0, but {error.message}"
@@ -237,6 +248,7 @@ class Run:
             reason=reason,
             outputs=outputs,
             sealed=sealed,
+            verdict=inspector.verdict if state is AttemptState.COMPLETED else None,
         )
 
     def _seal(self, repo: Repository) -> tuple[Snapshot, tuple[str, ...]]:

@@ -13,10 +13,11 @@ from msgspec import Meta
 
 from supervisor.errors import ConfigError
 from supervisor.graph import nearest
-from supervisor.phase import LOG_LIMIT, Access, Carry, Sign, Symptom
+from supervisor.phase import LOG_LIMIT, Access, Carry, OnFail, Sign, Symptom
 
 Seconds = Annotated[float, Meta(gt=0, le=366 * 86400)]
 LogLimit = Annotated[int, Meta(ge=1 << 16, le=1 << 50)]
+Rounds = Annotated[int, Meta(ge=0, le=1000)]
 Words = tuple[str, ...]
 
 
@@ -29,6 +30,7 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         home_read: further paths under HOME that lanes may read.
         max_lanes: lanes at once, over all phases of a sprint.
         log_limit: bytes that each log of a lane may take.
+        on_fail, max_rounds: for every gate with a write phase before it that does not say itself.
     """
 
     snapshot: Literal["commit", "worktree"] = "commit"
@@ -36,6 +38,8 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     home_read: Words = ()
     max_lanes: Annotated[int, Meta(ge=1, le=1000)] = 4
     log_limit: LogLimit = LOG_LIMIT
+    on_fail: OnFail = OnFail.REJECT
+    max_rounds: Rounds = 2
 
 
 class AgentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +83,9 @@ class PhaseTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     carry: Carry = Carry.RESUME
     gate: bool | None = None
     log_limit: LogLimit | None = None
+    on_fail: OnFail | None = None
+    max_rounds: Rounds | None = None
+    schemas: dict[str, str] = {}
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -49,7 +49,7 @@ def build(
                     "access": phase.access.value,
                     "agent": owner.agent,
                 },
-                "internalParameters": {"attempt": n},
+                "internalParameters": {"attempt": n, **_after(owner)},
                 "resolvedDependencies": [
                     {"name": "sprint.json", "digest": {"sha256": sprint_sha256}},
                     *_snapshot(owner.snapshot),
@@ -68,6 +68,7 @@ def build(
                     "state": outcome.state.value,
                     "reason": outcome.reason,
                     "exit": msgspec.to_builtins(outcome.exit),
+                    **_verdict(outcome),
                 },
                 "nanosup_owner": {"host": owner.host, "user": owner.user},
             },
@@ -121,6 +122,14 @@ def _subjects(outcome: Outcome) -> Iterator[dict[str, Any]]:
         }
     if outcome.sealed is not None:
         yield {"name": "tree", "digest": _git(outcome.sealed)}
+
+
+def _after(owner: Owner) -> dict[str, Any]:
+    return {} if owner.after is None else {"after": owner.after}
+
+
+def _verdict(outcome: Outcome) -> dict[str, Any]:
+    return {} if outcome.verdict is None else {"verdict": outcome.verdict.value}
 
 
 def _snapshot(snapshot: Snapshot | None) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from supervisor.decide import AttemptView, PhaseState, PhaseView
+from supervisor.history import round_of
 from supervisor.journal import Event
 from supervisor.observe import SprintView
 from supervisor.policy import Try
@@ -89,12 +90,13 @@ def _sprint(seen: SprintView, pulses: Mapping[tuple[str, str, int], Any]) -> dic
         "created_at": record.created_at,
         "base": {"commit": record.base.commit, "tree": record.base.tree},
         "driven": seen.driven,
-        "phases": [_phase(view, record.id, pulses) for view in seen.phases.values()],
+        "round": max((view.round for view in seen.phases.values()), default=1),
+        "phases": [_phase(view, seen, pulses) for view in seen.phases.values()],
     }
 
 
 def _phase(
-    view: PhaseView, sprint: str, pulses: Mapping[tuple[str, str, int], Any]
+    view: PhaseView, seen: SprintView, pulses: Mapping[tuple[str, str, int], Any]
 ) -> dict[str, Any]:
     return {
         "name": view.phase.name,
@@ -104,18 +106,28 @@ def _phase(
         "state": view.state.value,
         "reason": view.why or None,
         "waits_s": round(view.step.wait_s, 1) if isinstance(view.step, Try) else None,
+        "gate": view.phase.gate,
+        "verdict": view.verdict.value if view.verdict else None,
+        "round": view.round,
         "attempts": [
-            _attempt(a, pulses.get((sprint, view.phase.name, a.n), {})) for a in view.attempts
+            _attempt(
+                a,
+                round_of(a, view.attempts, {name: v.attempts for name, v in seen.phases.items()}),
+                pulses.get((seen.record.id, view.phase.name, a.n), {}),
+            )
+            for a in view.attempts
         ],
     }
 
 
-def _attempt(view: AttemptView, pulse: Mapping[str, Any]) -> dict[str, Any]:
+def _attempt(view: AttemptView, round_: int, pulse: Mapping[str, Any]) -> dict[str, Any]:
     outcome = view.outcome
     return {
         "n": view.n,
         "agent": view.owner.agent,
         "state": view.state.value,
+        "round": round_,
+        "verdict": view.verdict.value if view.verdict else None,
         "pid": view.owner.pid,
         "child_pid": pulse.get("child_pid"),
         "server_pid": pulse.get("server_pid"),

@@ -54,7 +54,8 @@ def test_two_agents_take_a_sprint_through_by_hand(fleet: Fleet, tmp_path: Path) 
     built = fleet.run("complete", "build", "--token", build)
     reviewed = fleet.run(
         "run", "review", "--", "sh", "-c",
-        "cat built.py $NANOSUP_INPUTS/plan/plan.json; echo '{}' > $NANOSUP_OUTPUTS/review.json",
+        "cat built.py $NANOSUP_INPUTS/plan/plan.json; "
+        "echo '{\"verdict\": \"pass\"}' > $NANOSUP_OUTPUTS/review.json",
     )  # fmt: skip
 
     assert made.returncode == built.returncode == 0
