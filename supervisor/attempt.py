@@ -7,12 +7,10 @@ has ended" never becomes false again, and to look first and claim then is not a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
 
-from supervisor.name import attempt_number
 from supervisor.record import AttemptState, Outcome, Owner
 
 
@@ -57,15 +55,6 @@ def slot_state(latest: Attempt | None) -> SlotState:
 def next_number(latest: Attempt | None) -> int:
     """The number of the attempt after `latest`."""
     return 1 if latest is None else latest.n + 1
-
-
-def highest_number(names: Iterable[str]) -> int:
-    """The highest attempt number among the names in a slot's directory; 0 where there is none.
-
-    Raises:
-        ValueError: a name that is nearly one.
-    """
-    return max((attempt_number(name) or 0 for name in names), default=0)
 
 
 def describe_holder(attempt: Attempt) -> str:

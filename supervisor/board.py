@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from supervisor import disk, document, name
 from supervisor.errors import BoardError, HeldError, NotFoundError
 from supervisor.journal import Journal
+from supervisor.queue import Queue
 from supervisor.record import FORMAT, Sprint
 from supervisor.slot import Slot
 
@@ -165,6 +166,11 @@ class Board:
     def turns(self) -> Slot:
         """The writer's turn: one for all sprints."""
         return Slot(os.path.join(self.path, "turns"), "the writer's turn")
+
+    @property
+    def queue(self) -> Queue:
+        """Who waits for the writer's turn, in the order of asking."""
+        return Queue(os.path.join(self.path, "queue"), "the wait for the writer's turn")
 
     @property
     def blobs(self) -> BlobStore:

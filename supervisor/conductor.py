@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from sandbox.repository import Repository
-from supervisor import artifact, beat, clock, lineage, token
+from supervisor import artifact, beat, clock, lineage, token, turn
 from supervisor.attempt import Attempt, describe_holder, describe_outcome
 from supervisor.board import Board, SprintDir
 from supervisor.contract import Inspector
@@ -61,12 +61,12 @@ def claim(
         inputs=lineage.inputs_for(seen.graph, phase, seen.phases),
         after=lineage.after_for(seen.graph, phase, seen.phases),
     )
-    turn = _take_turn(board, owner) if phase.access.writes else None
+    held = turn.take(board, owner) if phase.access.writes else None
     try:
         slot.claim(n, owner)
     except BaseException:
-        if turn is not None:
-            board.turns.finish(turn, _ended(AttemptState.RELEASED))
+        if held is not None:
+            turn.give_back(board, held)
         raise
     sprint.journal.append(
         "attempt.claimed",
@@ -100,8 +100,8 @@ def renew(board: Board, held: Token) -> Attempt:
         )
     now = beat.now(this_process().boot_id)
     beat.renew(attempt.path, now)
-    if (turn := _turn_of(board, held)) is not None:
-        beat.renew(turn.path, now)
+    if (its_turn := _turn_of(board, held)) is not None:
+        beat.renew(its_turn.path, now)
     return attempt
 
 
@@ -195,12 +195,9 @@ def unstuck(board: Board, sprint: SprintDir, phase_name: str, *, force: bool) ->
         "attempt.ended", phase=phase_name, attempt=latest.n, state=AttemptState.REVOKED
     )
     _end_keeper(latest)
-    turn = board.turns.latest()
-    if turn is not None and turn.outcome is None and _same_holder(turn.owner, latest.owner):
-        try:
-            board.turns.finish(turn, _ended(AttemptState.REVOKED))
-        except FencedError:
-            pass  # given back meanwhile
+    its_turn = board.turns.latest()
+    if its_turn is not None and _same_holder(its_turn.owner, latest.owner):
+        turn.give_back(board, its_turn, AttemptState.REVOKED)
     return f"{phase_name}.{latest.n} was taken from {describe_holder(latest)}"
 
 
@@ -212,19 +209,6 @@ def _end_keeper(attempt: Attempt) -> None:
         if time.monotonic() > deadline:
             how = signal.SIGKILL
         time.sleep(0.02)
-
-
-def _take_turn(board: Board, owner: Owner) -> Attempt:
-    board.prepare()
-    bury_dead(board.turns, "its holder died, or its lease ran out")
-    try:
-        return board.turns.claim_next(msgspec.structs.replace(owner, snapshot=None, inputs=()))
-    except HeldError:
-        latest = board.turns.latest()
-        raise HeldError(
-            f"the writer's turn is held by {describe_holder(latest) if latest else 'another'}",
-            hint="one writer at a time: wait for it to end",
-        ) from None
 
 
 def _turn_of(board: Board, held: Token) -> Attempt | None:
@@ -246,8 +230,8 @@ def _finish(
         reason=outcome.reason or None,
         verdict=outcome.verdict,
     )
-    if (turn := _turn_of(board, held)) is not None:
-        board.turns.finish(turn, _ended(AttemptState.RELEASED))
+    if (its_turn := _turn_of(board, held)) is not None:
+        turn.give_back(board, its_turn)
     return ended
 
 

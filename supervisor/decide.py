@@ -98,10 +98,12 @@ class Decision:
 
     Attributes:
         wake_s: seconds after which to decide again even if nothing changes; None = no need.
+        asks: a phase could start but for the writer's turn: wait for it, in line.
     """
 
     actions: tuple[Action, ...]
     wake_s: float | None = None
+    asks: bool = False
 
 
 def view(
@@ -160,13 +162,19 @@ def decide(
     *,
     max_lanes: int,
     turn_taken: bool,
+    asked: bool = False,
 ) -> Decision:
     """What is to be done now.
 
     Reads start in parallel up to `max_lanes`; of the phases that write only one runs, and none
-    while the repository's writer's turn is taken elsewhere. An exclusive phase also waits until
-    nothing else of its sprint runs, and lets nothing after it start while it waits: otherwise
-    reads that keep coming could hold it off for ever.
+    while the repository's writer's turn cannot be had. One that waits for it has its lane kept
+    free: else reads that keep coming could make it miss its turn. An exclusive phase also waits
+    until nothing else of its sprint runs, and lets nothing after it start while it waits, for the
+    same reason.
+
+    Args:
+        turn_taken: the turn is held, or somebody else comes first.
+        asked: the sprint waits for the turn already.
     """
     actions: list[Action] = [
         Bury(name, attempt.n)
@@ -180,26 +188,31 @@ def decide(
     lanes = len(running)
     writing = turn_taken or any(v.phase.access.writes for v in running)
     waits: list[float] = []
+    asks = False
+    kept = int(asked)
     for name, ready in views.items():
         if ready.state is not PhaseState.READY or not isinstance(ready.step, Try):
             continue
-        if lanes >= max_lanes:
-            break
+        access = ready.phase.access
+        if lanes + (0 if access.writes else kept) >= max_lanes:
+            continue
         if ready.step.wait_s > 0:
             waits.append(ready.step.wait_s)
             continue
-        access = ready.phase.access
-        if access is Access.EXCLUSIVE and (lanes or writing):
+        if access is Access.EXCLUSIVE and lanes:
             break
         if access.writes and writing:
-            continue
-        n = ready.latest.n + 1 if ready.latest else 1
-        actions.append(Start(name, n, ready.step.agent))
-        lanes += 1
-        writing = writing or access.writes
+            lanes += not asks  # they run one after the other, so one lane is enough
+            asks, kept = True, 0
+        else:
+            n = ready.latest.n + 1 if ready.latest else 1
+            actions.append(Start(name, n, ready.step.agent))
+            lanes += 1
+            if access.writes:
+                writing, kept = True, 0
         if access is Access.EXCLUSIVE:
             break
-    return Decision(tuple(actions), min(waits, default=None))
+    return Decision(tuple(actions), min(waits, default=None), asks)
 
 
 def sprint_state(views: Mapping[str, PhaseView], *, driven: bool) -> SprintState:

@@ -18,13 +18,15 @@ from supervisor.attempt import describe_holder
 from supervisor.board import Board, SprintDir
 from supervisor.decide import Bury, PhaseState, SprintState, Start, decide
 from supervisor.errors import BusyError, HeldError, SupervisorError
+from supervisor.line import Place
 from supervisor.liveness import Liveness, Sight, can_see
 from supervisor.lost import bury, bury_dead
-from supervisor.observe import SprintView, driver, holder, observe, turn_taken
+from supervisor.observe import SprintView, driver, holder, observe
 from supervisor.order import Order
 from supervisor.owner import liveness, this_process
 from supervisor.owner import observe as observe_pid
 from supervisor.provenance import check_phases
+from supervisor.quota import Quota
 from supervisor.record import AttemptState, Outcome
 from supervisor.request import request_end
 from supervisor.template import Template
@@ -41,10 +43,21 @@ class Fleet:
 
     Args:
         top: the repository's own path.
+        quota: shared with the other sprints that this process runs.
     """
 
-    def __init__(self, board: Board, sprint: SprintDir, template: Template, *, top: str) -> None:
+    def __init__(
+        self,
+        board: Board,
+        sprint: SprintDir,
+        template: Template,
+        *,
+        top: str,
+        quota: Quota | None = None,
+    ) -> None:
         self._board = board
+        self._quota = quota or Quota()
+        self._place = Place(board, f"sprint {sprint.id}")
         self._sprint = sprint
         self._template = template
         self._top = top
@@ -52,6 +65,7 @@ class Fleet:
         self._starting: dict[tuple[str, int], int] = {}
         self._duds = 0
         self._refused: dict[str, str] = {}
+        self._waits_for: set[int] = set()
         self._stopping: signal.Signals | None = None
         self._leaving = False
 
@@ -68,9 +82,12 @@ class Fleet:
         """
         try:
             with _driving(self._sprint):
+                self._quota.join(self._sprint.id, self._watch.nudge)
                 driving()
                 return await self._drive()
         finally:
+            self._place.leave()
+            self._quota.leave(self._sprint.id)
             self._watch.close()
 
     def stop(self, *, now: bool = False) -> None:
@@ -92,6 +109,7 @@ class Fleet:
             if self._leaving:
                 return seen.state
             if self._stopping is not None:
+                self._place.leave()
                 self._watch_processes(seen)
                 if not self._ask_to_stop(seen):
                     await self._await_keepers(seen)
@@ -115,10 +133,12 @@ class Fleet:
     def _act(self, seen: SprintView) -> float:
         """Carries out what is decided. Returns seconds until to look again; 0 = at once."""
         phases = {name: view for name, view in seen.phases.items() if not self._is_starting(name)}
+        self._waits_for, may_write = self._place.look(self._watch)
         decision = decide(
             phases,
-            max_lanes=seen.record.max_lanes - len(self._starting),
-            turn_taken=turn_taken(self._board) or self._is_writer_starting(seen),
+            max_lanes=self._room(seen),
+            turn_taken=not may_write or self._is_writer_starting(seen),
+            asked=self._place.ticket is not None,
         )
         refused = len(self._refused)
         for action in decision.actions:
@@ -129,6 +149,12 @@ class Fleet:
                     self._start(action, seen)
         if len(self._refused) != refused:
             return 0
+        if decision.asks and self._place.ticket is None:
+            self._place.join()
+            return 0
+        if not decision.asks and not self._is_writer_starting(seen):
+            self._place.leave()
+        self._quota.note(self._sprint.id, self._lanes(seen))
         return min(decision.wake_s or _LOOK_AGAIN_S, _LOOK_AGAIN_S)
 
     def _start(self, action: Start, seen: SprintView) -> None:
@@ -147,6 +173,7 @@ class Fleet:
             phase=action.phase,
             n=action.n,
             agent=action.agent,
+            ticket=self._place.ticket if seen.graph[action.phase].access.writes else None,
         )
         self._starting[action.phase, action.n] = self._template.spawn(order)
 
@@ -174,16 +201,14 @@ class Fleet:
             )
 
     def _watch_processes(self, seen: SprintView) -> None:
-        turn = holder(self._board.turns)
-        owners = [turn.owner] if turn else []
-        owners += [
+        owners = [
             attempt.owner
             for view in seen.phases.values()
             for attempt in view.attempts
             if attempt.state is AttemptState.RUNNING
         ]
         keepers = {o.pid for o in owners if o.pid is not None and can_see(o, this_process())}
-        self._watch.processes(keepers | set(self._starting.values()))
+        self._watch.processes(keepers | self._waits_for | set(self._starting.values()))
 
     def _ask_to_stop(self, seen: SprintView) -> bool:
         """Asks every keeper of the sprint to end its lane. False when there is none left."""
@@ -214,9 +239,15 @@ class Fleet:
 
     def _set_watches(self) -> None:
         self._watch.file(self._sprint.journal.path)
-        latest = self._board.turns.latest()
-        if latest is not None and latest.outcome is None:
-            self._watch.directory(latest.path)
+
+    def _lanes(self, seen: SprintView) -> int:
+        running = sum(view.state is PhaseState.RUNNING for view in seen.phases.values())
+        return running + len(self._starting)
+
+    def _room(self, seen: SprintView) -> int:
+        """How many lanes `decide` may count to; it sees those that run, not those that start."""
+        others = self._quota.others(self._sprint.id)
+        return seen.record.max_lanes - others - len(self._starting)
 
     def _is_starting(self, phase: str) -> bool:
         return any(name == phase for name, _ in self._starting)

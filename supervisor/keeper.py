@@ -20,8 +20,8 @@ import msgspec
 from sandbox import repository
 from sandbox.errors import SandboxError
 from sandbox.feature import Features
-from supervisor import clock, lineage
-from supervisor.attempt import Attempt, describe_holder
+from supervisor import clock, lineage, turn
+from supervisor.attempt import Attempt
 from supervisor.board import Board, SprintDir
 from supervisor.errors import (
     BlockedError,
@@ -31,7 +31,6 @@ from supervisor.errors import (
     NotFoundError,
     SupervisorError,
 )
-from supervisor.lost import bury_dead
 from supervisor.observe import observe
 from supervisor.order import Order
 from supervisor.owner import stamp, this_process
@@ -158,22 +157,14 @@ def _turn(board: Board, sprint: SprintDir, order: Order) -> Iterator[None]:
     """Holds the repository's writer's turn: one writer at a time, whatever sprint it is of.
 
     Raises:
-        HeldError: somebody alive has it; says who.
+        HeldError: somebody alive has it, or waits for it and comes first; says who.
     """
-    board.prepare()
-    bury_dead(board.turns, "its keeper died without giving the turn back")
     who = f"{order.sprint} {order.phase}.{order.n} ({order.agent})"
-    try:
-        turn = board.turns.claim_next(this_process().owner(who, clock.utc_now()))
-    except HeldError:
-        latest = board.turns.latest()
-        raise HeldError(
-            f"the writer's turn is held by {describe_holder(latest) if latest else 'another'}",
-            hint="one writer at a time: wait for it to end",
-        ) from None
-    sprint.journal.append("turn.taken", phase=order.phase, attempt=order.n, turn=turn.n)
+    held = turn.take(board, this_process().owner(who, clock.utc_now()), order.ticket)
+    sprint.journal.append("turn.taken", phase=order.phase, attempt=order.n, turn=held.n)
     try:
         yield
     finally:
-        board.turns.finish(turn, Outcome(state=AttemptState.RELEASED, ended_at=clock.utc_now()))
-        sprint.journal.append("turn.released", phase=order.phase, attempt=order.n, turn=turn.n)
+        # Before: whoever reads the journals finds no moment with two turns.
+        sprint.journal.append("turn.released", phase=order.phase, attempt=order.n, turn=held.n)
+        turn.give_back(board, held)

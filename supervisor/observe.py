@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from supervisor.attempt import Attempt
-from supervisor.board import Board, SprintDir
+from supervisor.board import SprintDir
 from supervisor.decide import AttemptView, PhaseView, SprintState, sprint_state, view
 from supervisor.graph import Graph
 from supervisor.liveness import Liveness
@@ -64,11 +64,6 @@ def holder(slot: Slot) -> Attempt | None:
     if latest is None or latest.outcome is not None or liveness(latest) is Liveness.DEAD:
         return None
     return latest
-
-
-def turn_taken(board: Board) -> bool:
-    """Whether somebody alive holds the repository's writer's turn."""
-    return holder(board.turns) is not None
 
 
 def _seen(attempt: Attempt) -> AttemptView:

@@ -11,6 +11,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         state: the state directory.
         top: the repository's own path: where the lane's mount appears inside the jail.
+        ticket: the number under which whoever gives the order waits for the writer's turn.
         command: replaces the agent's command (`nanosup run`).
         foreground: the child gets the keeper's own stdin, stdout and stderr instead of files.
     """
@@ -21,5 +22,6 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     n: int
     agent: str
+    ticket: int | None = None
     command: tuple[str, ...] | None = None
     foreground: bool = False

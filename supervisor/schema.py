@@ -28,7 +28,7 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         snapshot: what a sprint starts from: the commit, or the working tree as it is.
         share: directories of the host's working tree bound read-only into every lane.
         home_read: further paths under HOME that lanes may read.
-        max_lanes: lanes at once, over all phases of a sprint.
+        max_lanes: lanes at once, over all sprints that one `nanosup up` runs.
         log_limit: bytes that each log of a lane may take.
         on_fail, max_rounds: for every gate with a write phase before it that does not say itself.
     """

@@ -15,11 +15,10 @@ from supervisor.attempt import (
     Attempt,
     describe_holder,
     describe_outcome,
-    highest_number,
     next_number,
 )
 from supervisor.errors import FencedError, HeldError, NotFoundError
-from supervisor.name import attempt_name
+from supervisor.name import attempt_name, attempt_number
 from supervisor.record import AttemptState, Outcome, Owner
 
 OWNER = "owner.json"
@@ -85,11 +84,8 @@ class Slot:
         if os.path.lexists(path):
             raise self._held(n)
         with disk.explained(path):
-            tmp = self._make_tmp()
+            tmp = self._write_tmp(by)
             try:
-                disk.write_file(os.path.join(tmp, OWNER), document.encode(by))
-                if by.lease_s is not None:
-                    beat.renew(tmp, beat.now(owner.this_process().boot_id))
                 disk.publish_directory(tmp, path)
             except FileExistsError:
                 disk.remove(tmp)
@@ -144,17 +140,34 @@ class Slot:
             os.mkdir(tmp, 0o700)
         return tmp
 
-    def _highest(self) -> int:
+    def _write_tmp(self, by: Owner) -> str:
+        """A directory with its owner inside, still to be published."""
+        tmp = self._make_tmp()
         try:
-            return highest_number(os.listdir(self._attempts))
+            disk.write_file(os.path.join(tmp, OWNER), document.encode(by))
+            if by.lease_s is not None:
+                beat.renew(tmp, beat.now(owner.this_process().boot_id))
+        except BaseException:
+            disk.remove(tmp)
+            raise
+        return tmp
+
+    def _numbers(self) -> list[int]:
+        """All numbers, the lowest first."""
+        try:
+            names = os.listdir(self._attempts)
+            return sorted(n for n in map(attempt_number, names) if n is not None)
         except FileNotFoundError:
-            return 0
+            return []
         except ValueError as error:
             raise document.damaged(
                 self._attempts, f"holds a name that is wrong: {error}"
             ) from error
         except OSError as error:
             raise document.damaged(self._attempts, f"cannot be read: {error.strerror}") from error
+
+    def _highest(self) -> int:
+        return max(self._numbers(), default=0)
 
     def _read(self, n: int) -> Attempt:
         path = self._path(n)

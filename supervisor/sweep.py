@@ -19,7 +19,12 @@ UNJUDGED_S = 24 * 3600.0
 
 
 def sweep(board: Board, *, unjudged_s: float = UNJUDGED_S) -> int:
-    """Removes what is half-made and abandoned. Returns how many files and directories that was."""
+    """Removes what is half-made and abandoned. Returns how many files and directories that was.
+
+    Raises:
+        BoardError: a ticket of the writer's turn is damaged.
+    """
+    board.queue.tidy()
     removed = 0
     for directory in _places(board):
         for entry in _entries(directory):
@@ -36,6 +41,7 @@ def _places(board: Board) -> Iterator[str]:
     yield os.path.join(board.path, "layers")
     yield board.key_path
     yield from _slot_places(board.turns.path)
+    yield from _slot_places(board.queue.path)
     yield os.path.join(board.path, "sprints")
     for sprint_id in board.sprints():
         sprint = board.sprint(sprint_id).path

@@ -79,6 +79,33 @@ def test_writer_waits_while_the_turn_is_taken() -> None:
     assert started(seen(think=DONE, plan=DONE), turn_taken=True) == []
 
 
+def test_writer_that_waits_for_the_turn_asks_for_it_and_has_its_lane_kept_free() -> None:
+    graph = Graph(
+        [Phase(name=name, agents=("a",)) for name in ("one", "two", "three")]
+        + [Phase(name="build", access=Access.WRITE, agents=("a",))]
+    )
+    views = seen(graph, one=[S.RUNNING])
+
+    first = decide(views, max_lanes=3, turn_taken=True)
+    waiting = decide(views, max_lanes=3, turn_taken=True, asked=True)
+    its_turn = decide(views, max_lanes=3, turn_taken=False, asked=True)
+
+    assert not first.asks  # no lane is left, so it could not use the turn
+    assert waiting.asks
+    assert [a.phase for a in waiting.actions if isinstance(a, Start)] == ["two"]
+    assert [a.phase for a in its_turn.actions if isinstance(a, Start)] == ["two", "build"]
+    assert not its_turn.asks
+
+
+def test_exclusive_phase_asks_for_the_turn_only_once_nothing_else_runs() -> None:
+    gates = dict.fromkeys(("think", "plan", "build", "review", "security"), DONE)
+
+    still = decide(seen(**gates, qa=[S.RUNNING]), max_lanes=9, turn_taken=True)
+    alone = decide(seen(**gates, qa=DONE), max_lanes=9, turn_taken=True)
+
+    assert (still.asks, alone.asks) == (False, True)
+
+
 def test_of_two_ready_writers_one_starts() -> None:
     graph = Graph(Phase(name=name, access=Access.WRITE, agents=("a",)) for name in ("one", "two"))
 
