@@ -20,7 +20,9 @@ class Mechanism(StrEnum):
     LANDLOCK = "landlock"
     CGROUPS = "cgroups"
     PIDFD = "pidfd"
-    KERNEL = "kernel"
+    LINUX = "linux"
+    OVERLAY_MOUNT = "overlay_mount"
+    CONFINEMENT = "confinement"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class Row:
 
     Attributes:
         ok: whether the host has it.
-        needed: whether no lane can be started without it.
+        needed: whether lanes are held by less than the best tier (`tier.Tier`) without it.
         detail: what was found.
         fix: the exact command that mends it, or "".
     """

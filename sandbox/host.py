@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from sandbox import child, namespace, syscalls
+from sandbox import child, namespace, overlayfs, syscalls
 from sandbox.end import Exited, Unstarted
 from sandbox.errors import HostError, SandboxError
 from sandbox.feature import Features, Mechanism, Row
@@ -58,10 +58,11 @@ def probe(state: str | None = None) -> Features:
         _fuse(),
         _pyfuse3(),
         _bubblewrap(bwrap, version),
-        *_namespaces(features),
+        *_namespaces(features, state),
         *(() if state is None else (_layer_format(state),)),
         _seccomp(features),
         _landlock(abi),
+        _confinement(),
         _pidfd(),
         _cgroups(),
     )
@@ -86,7 +87,7 @@ def _kernel() -> Row:
     release = os.uname().release
     found = tuple(int(part) for part in re.findall(r"\d+", release)[:2])
     return Row(
-        mechanism=Mechanism.KERNEL,
+        mechanism=Mechanism.LINUX,
         ok=found >= KERNEL_MINIMUM,
         needed=True,
         detail=f"Linux {release}"
@@ -154,28 +155,34 @@ def _bubblewrap(path: str, version: tuple[int, ...]) -> Row:
 _NESTED = (
     (Mechanism.MOUNT_NAMESPACE, "a private mount namespace"),
     (Mechanism.FUSE_MOUNT, "a FUSE mount in it, by mount(2): fusermount3 is not needed"),
+    (Mechanism.OVERLAY_MOUNT, "a mount of the kernel's overlayfs in it: lanes without FUSE"),
     (Mechanism.JAIL, "a jail: user, mount, pid, ipc, uts, cgroup and net namespaces"),
 )
 
 
-def _namespaces(features: Features) -> Iterator[Row]:
-    failures = _try_namespaces(features)
+def _namespaces(features: Features, state: str | None) -> Iterator[Row]:
+    failures = _try_namespaces(features, state)
     for mechanism, what in _NESTED:
         said = failures.get(mechanism)
         untried = bool(failures) and said is None and mechanism is not _NESTED[0][0]
         if said is None and not (untried and Mechanism.MOUNT_NAMESPACE in failures):
-            yield Row(mechanism=mechanism, ok=True, needed=True, detail=what)
+            yield Row(
+                mechanism=mechanism,
+                ok=True,
+                needed=mechanism is not Mechanism.OVERLAY_MOUNT,
+                detail=what,
+            )
         else:
             yield Row(
                 mechanism=mechanism,
                 ok=False,
-                needed=True,
+                needed=mechanism is not Mechanism.OVERLAY_MOUNT,
                 detail=said or f"{what}: not tried",
                 fix=_explain_refusal(mechanism),
             )
 
 
-def _try_namespaces(features: Features) -> dict[Mechanism, str]:
+def _try_namespaces(features: Features, state: str | None) -> dict[Mechanism, str]:
     """What was refused, in words. Done in a child, since there is no way back."""
     receive, send = os.pipe()
     pid = os.fork()
@@ -183,7 +190,7 @@ def _try_namespaces(features: Features) -> dict[Mechanism, str]:
         status = 1
         try:
             os.close(receive)
-            for mechanism, said in _enter_and_try(features):
+            for mechanism, said in _enter_and_try(features, state):
                 os.write(send, f"{mechanism.value}\t{said}\n".encode())
             status = 0
         except BaseException as error:
@@ -197,7 +204,7 @@ def _try_namespaces(features: Features) -> dict[Mechanism, str]:
     return {Mechanism(name): detail for name, _, detail in lines}
 
 
-def _enter_and_try(features: Features) -> Iterator[tuple[Mechanism, str]]:
+def _enter_and_try(features: Features, state: str | None) -> Iterator[tuple[Mechanism, str]]:
     try:
         stage = namespace.enter()
     except SandboxError as error:
@@ -207,6 +214,11 @@ def _enter_and_try(features: Features) -> Iterator[tuple[Mechanism, str]]:
         _mount_fuse()
     except OSError as error:
         yield Mechanism.FUSE_MOUNT, f"a FUSE mount is refused by this host: {error.strerror}"
+    try:
+        _mount_overlay(tempfile.gettempdir() if state is None else _existing(state))
+    except (OSError, SandboxError) as error:
+        said = error.message if isinstance(error, SandboxError) else str(error)
+        yield Mechanism.OVERLAY_MOUNT, said
     if not features.bwrap:
         return
     uid, gid = namespace.lane_ids()
@@ -237,9 +249,25 @@ def _mount_fuse() -> None:
     syscalls.umount2(target, syscalls.MNT_DETACH)
 
 
+def _mount_overlay(where: str) -> None:
+    """A writable overlay whose layers are in `where`, and a change of what is below in it."""
+    with tempfile.TemporaryDirectory(prefix="probe.", dir=where) as directory:
+        lower, upper, work, target = (f"{directory}/{name}" for name in "luwm")
+        for path in (lower, upper, work, target):
+            os.mkdir(path)
+        os.close(os.open(f"{lower}/file", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        overlayfs.mount(target, lowers=(lower,), upper=upper, work=work)
+        try:
+            os.unlink(f"{target}/file")
+        finally:
+            overlayfs.unmount(target, work=work)
+
+
 def _explain_refusal(mechanism: Mechanism) -> str:
     if mechanism is Mechanism.FUSE_MOUNT and os.getuid() == 0:
         return _CONTAINER
+    if mechanism is Mechanism.OVERLAY_MOUNT and os.getuid() == 0:
+        return f"modprobe overlay; or {_OTHER_DISK}"
     settings = (
         ("/proc/sys/user/max_user_namespaces", 0, "sysctl -w user.max_user_namespaces=15000"),
         ("/proc/sys/kernel/unprivileged_userns_clone", 0, None),
@@ -307,6 +335,15 @@ def _landlock(abi: int) -> Row:
         if abi >= 6
         else "abstract unix sockets of the host can be reached from lanes with its network",
         fix="" if abi >= 6 else fix,
+    )
+
+
+def _confinement() -> Row:
+    return Row(
+        mechanism=Mechanism.CONFINEMENT,
+        ok=False,
+        needed=False,
+        detail="lanes without namespaces cannot be had yet",
     )
 
 

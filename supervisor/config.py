@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from sandbox.tier import requirement_names
 from supervisor.errors import ConfigError
 from supervisor.gate import gated, shipped, with_default
 from supervisor.graph import Graph, check_name, default_phases, nearest
@@ -89,6 +90,7 @@ def _build(tables: Mapping[str, Any], top: Path, override: str | None) -> Config
             )
     workspace = convert(tables.get("workspace", {}), Workspace, "workspace")
     _check_paths(workspace.share, "workspace.share")
+    _check_required(workspace.require)
     listed = tables.get("agents", {})
     if not isinstance(listed, dict):
         raise ConfigError("agents: expected tables [agents.NAME]", hint="see `nanosup init`")
@@ -304,6 +306,16 @@ def preset(name: str, where: str = "preset") -> Agent:
             hint=nearest(name, known) or f"presets: {', '.join(known)}",
         )
     return msgspec.convert({"name": name, **_parse(known[name])}, Agent)
+
+
+def _check_required(names: Words) -> None:
+    known = requirement_names()
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"workspace.require: unknown {name!r}",
+                hint=nearest(name, known) or f"known: {', '.join(known)}",
+            )
 
 
 def _joined(*parts: Words) -> Words:

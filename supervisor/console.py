@@ -15,6 +15,7 @@ from supervisor.name import attempt_name
 from supervisor.observe import SprintView
 from supervisor.policy import Try
 from supervisor.record import Verdict
+from supervisor.pulse import pulses
 from supervisor.tail import last_line, sanitize
 from supervisor.views import duration, elapsed_s
 
@@ -37,18 +38,25 @@ def open_console() -> Console:
 def show(sprint: SprintView, board: Board) -> None:
     """Prints the table of a sprint."""
     console = open_console()
-    console.print(headline(sprint))
+    console.print(headline(sprint, board))
     console.print(table(sprint, board))
 
 
-def headline(sprint: SprintView) -> Text:
-    """The sprint in a line."""
+def headline(sprint: SprintView, board: Board) -> Text:
+    """The sprint in a line, with what its lanes are held by."""
+    tiers = dict.fromkeys(
+        str(tier)
+        for name, view in sprint.phases.items()
+        for attempt in view.attempts
+        if (tier := pulses(board, sprint.record.id, name, attempt.n).get("tier"))
+    )
     goal = f"  {sanitize(sprint.record.goal)}" if sprint.record.goal else ""
     return Text.assemble(
         ("sprint ", "dim"),
         (sprint.record.id, "bold"),
         f"  {sprint.state.value}",
         (f"  base {sprint.record.base.commit[:10]}", "dim"),
+        (f"  tier {'+'.join(tiers)}" if tiers else "", "dim"),
         goal,
     )
 

@@ -43,6 +43,10 @@ class LaneDir:
         return os.path.join(self.path, "mnt")
 
     @property
+    def grafts(self) -> str:
+        return os.path.join(self.path, "grafts")
+
+    @property
     def home(self) -> str:
         return os.path.join(self.path, "home")
 

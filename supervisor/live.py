@@ -41,5 +41,5 @@ class Live:
         parts: list[object] = []
         for sprint in self._sprints:
             seen = observe(sprint)
-            parts += [headline(seen), table(seen, self._board)]
+            parts += [headline(seen, self._board), table(seen, self._board)]
         self._live.update(Group(*parts), refresh=True)  # type: ignore[arg-type]

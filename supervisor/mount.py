@@ -7,7 +7,7 @@ import select
 import signal
 import time
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from sandbox import server, syscalls
 from sandbox.counter import Counter
@@ -16,6 +16,43 @@ from sandbox.spec import MountSpec
 
 _READY_S = 30.0
 _STOP_S = 30.0
+
+
+class Mount(Protocol):
+    """A lane's view of the repository, however it is made.
+
+    Attributes:
+        pid: of the process that serves it, or stands for it.
+    """
+
+    pid: int
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def fileno(self) -> int:
+        """Readable once the view is gone."""
+
+    def operations(self) -> int:
+        """How often the view was asked for anything: a sign of life; 0 where nobody counts."""
+
+    def counters(self) -> dict[str, int]:
+        """Operations, bytes and cache hits by kind."""
+
+    def await_ready(self) -> None:
+        """Returns when it can be used. Raises MountError."""
+
+    def attend(self, jail: int) -> None:
+        """Is told the process with whose death everything that uses the view is dead."""
+
+    def stop(self) -> None:
+        """Returns when everything written is in the upper layer. Raises MountError."""
 
 
 class Server:
@@ -90,6 +127,9 @@ class Server:
                 f"the lane's file system cannot be mounted: {said}",
                 hint="`nanosup doctor` shows what this host lacks",
             )
+
+    def attend(self, jail: int) -> None:
+        """The kernel tells this server when nobody uses the mount any more."""
 
     def stop(self) -> None:
         """Unmounts, and returns when everything written is in the upper layer.

@@ -173,4 +173,6 @@ class Sprint(msgspec.Struct, frozen=True, kw_only=True):
     agents: dict[str, Agent]
     branch: str = ""
     max_lanes: int = 4
+    mount: str = "auto"
+    require: tuple[str, ...] = ()
     format: int = FORMAT

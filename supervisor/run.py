@@ -6,16 +6,19 @@ import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
 from sandbox import child, gitdir, index, namespace, repository, seal, survey, syscalls, view
+from sandbox.checkout import EPOCH_NS, Checkouts
 from sandbox.end import Cause as NotRun
 from sandbox.end import End, Exited, Signaled, Unstarted
 from sandbox.feature import Features
 from sandbox.jail import Bind
 from sandbox.repository import Repository
 from sandbox.spec import MountSpec
+from sandbox.tier import Tier, choose
 from supervisor import artifact, clock, credential, lineage, prompt, pulse, sign
 from supervisor.attempt import Attempt
 from supervisor.board import Board, SprintDir
@@ -23,9 +26,10 @@ from supervisor.contract import Inspector
 from supervisor.errors import ArtifactError, BoardError
 from supervisor.graph import Graph
 from supervisor.lane import OBJECTS, LaneDir, await_unlocked, locked, placeholders, variables
-from supervisor.mount import Server
+from supervisor.mount import Mount, Server
 from supervisor.order import Order
 from supervisor.owner import stamp
+from supervisor.overlaid import Overlaid
 from supervisor.phase import Agent, Phase
 from supervisor.record import AttemptState, Exit, Outcome, Output, Snapshot, Sprint
 from supervisor.vigil import Cause, Vigil
@@ -58,6 +62,7 @@ class Run:
         self._order = order
         self._features = features
         self._lane = LaneDir(attempt.lane_path)
+        self._tier = Tier.FUSE
         self._started = time.monotonic()
         assert attempt.owner.snapshot is not None
         self._snapshot: Snapshot = attempt.owner.snapshot
@@ -72,15 +77,17 @@ class Run:
             ArtifactError: an input is not what it was.
             BoardError: the board cannot be written.
         """
+        self._tier = choose(self._features, self._record.mount, self._record.require)
         repo = repository.find(Path(self._order.top))
         uid, gid = namespace.lane_ids()
         agent = self._agent()
         text = self._prepare(repo, agent, uid, gid)
         with ExitStack() as stack:
-            stack.enter_context(locked(self._lane))
+            lock = stack.enter_context(locked(self._lane))
             stage = namespace.enter()
             mountpoint = stage.directory("mount") if stage.root else self._lane.mount
-            server = stack.enter_context(Server(self._mount_spec(repo, mountpoint, uid, gid)))
+            mounted = self._mount_spec(repo, mountpoint, uid, gid)
+            server = stack.enter_context(self._mount(repo, mounted, lock))
             made = self._make_git(repo, uid, gid)
             server.await_ready()
             vigil = stack.enter_context(Vigil(self._phase, foreground=self._order.foreground))
@@ -92,6 +99,7 @@ class Run:
             jailed = stack.enter_context(
                 child.start(spec, self._features, stage, stdin=stdin, stdout=stdout, stderr=stderr)
             )
+            server.attend(jailed.pid)
             lane_pulse = self._announce(jailed.pid, server)
             logs = () if self._order.foreground else (stdout, stderr)
             cause = vigil.keep(jailed, server, sign.of(jailed, logs), lane_pulse.refresh)
@@ -147,16 +155,29 @@ class Run:
             object_dirs=self._object_dirs(),
         )
 
+    def _mount(self, repo: Repository, spec: MountSpec, lock: IO[bytes]) -> Mount:
+        if self._tier is Tier.FUSE:
+            return Server(spec)
+        tree = self._checkouts(spec.uid, spec.gid).checkout(repo, spec.tree, spec.object_dirs)
+        return Overlaid(spec, tree, self._lane.grafts, lock)
+
+    def _checkouts(self, uid: int, gid: int) -> Checkouts:
+        return Checkouts(os.path.join(self._board.path, "checkouts"), uid, gid)
+
+    @property
+    def _epoch_ns(self) -> int:
+        return self._snapshot.epoch_ns if self._tier is Tier.FUSE else EPOCH_NS
+
     def _make_git(self, repo: Repository, uid: int, gid: int) -> gitdir.GitDir:
         """The lane's git directory. Its index and refs are made once a snapshot, and copied."""
         seen = self._snapshot
         cache = Path(self._sprint.path) / "git"
-        record = cache / f"{seen.commit}.index"
+        record = cache / f"{seen.commit}.{'' if self._tier is Tier.FUSE else 'checkout.'}index"
         index.record(
             record,
             repo,
             commit=seen.commit,
-            epoch_ns=seen.epoch_ns,
+            epoch_ns=self._epoch_ns,
             uid=uid,
             gid=gid,
             layers=[Path(self._layer_dir(layer)) for layer in seen.layers],
@@ -332,9 +353,11 @@ class Run:
             opened.append(fd)
         return None, opened[0], opened[1]
 
-    def _announce(self, child_pid: int, server: Server) -> pulse.LanePulse:
+    def _announce(self, child_pid: int, server: Mount) -> pulse.LanePulse:
         ready_ms = round((time.monotonic() - self._started) * 1000, 1)
-        first = pulse.Pulse(child_pid=child_pid, server_pid=server.pid, ready_ms=ready_ms)
+        first = pulse.Pulse(
+            child_pid=child_pid, server_pid=server.pid, ready_ms=ready_ms, tier=self._tier.value
+        )
         lane_pulse = pulse.LanePulse(self._attempt.path, first, server.counters)
         self._sprint.journal.append(
             "attempt.running",
@@ -342,6 +365,7 @@ class Run:
             attempt=self._attempt.n,
             child_pid=child_pid,
             ready_ms=ready_ms,
+            tier=self._tier.value,
         )
         return lane_pulse
 

@@ -31,6 +31,8 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         max_lanes: lanes at once, over all sprints that one `nanosup up` runs.
         log_limit: bytes that each log of a lane may take.
         on_fail, max_rounds: for every gate with a write phase before it that does not say itself.
+        mount: what lanes are held by: a tier, or the best that the host has.
+        require: tiers and mechanisms (as `doctor` names them) without which nothing is started.
     """
 
     snapshot: Literal["commit", "worktree"] = "commit"
@@ -40,6 +42,8 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     log_limit: LogLimit = LOG_LIMIT
     on_fail: OnFail = OnFail.REJECT
     max_rounds: Rounds = 2
+    mount: Literal["auto", "fuse", "kernel", "landlock"] = "auto"
+    require: Words = ()
 
 
 class AgentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -49,6 +49,8 @@ def begin(board: Board, repo: Repository, config: Config, *, goal: str) -> Sprin
         agents=config.agents,
         branch=repo.branch or "",
         max_lanes=config.workspace.max_lanes,
+        mount=config.workspace.mount,
+        require=config.workspace.require,
     )
     sprint = board.create_sprint(record)
     sprint.journal.append("sprint.created", goal=goal, commit=commit, tree=tree)

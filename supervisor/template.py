@@ -28,7 +28,7 @@ class Template:
     """A running template. Use as a context manager; leaving it leaves the keepers running."""
 
     def __init__(self, log: str) -> None:
-        """`log` is the file that takes what keepers have to say when something is wrong."""
+        """`log`, in the state directory, takes what keepers say when something is wrong."""
         self._log = log
 
     def __enter__(self) -> Template:
@@ -36,7 +36,7 @@ class Template:
         with theirs, open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 # -P: or a `supervisor/` at the top of the repository would be run instead of us.
-                [sys.executable, "-P", "-m", "supervisor.template"],
+                [sys.executable, "-P", "-m", "supervisor.template", os.path.dirname(self._log)],
                 stdin=theirs.fileno(),
                 # Not ours: keepers outlive us, and would hold our caller's pipe open.
                 stdout=log,
@@ -76,7 +76,7 @@ class Template:
         return int(answer)
 
 
-def serve(requests: socket.socket) -> None:
+def serve(requests: socket.socket, state: str) -> None:
     """Forks a keeper for each request, until the other end closes."""
     # pyfuse3 and pygit2 are the slow ones: to have them imported is what the template is for.
     import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
@@ -84,7 +84,7 @@ def serve(requests: socket.socket) -> None:
     from sandbox import host, server  # noqa: F401
     from supervisor import keeper
 
-    features = host.probe()
+    features = host.probe(state)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: keepers report on the board
     gc.collect()
     gc.freeze()  # keeps the collector from writing to, and so copying, the pages that forks share
@@ -106,4 +106,4 @@ def serve(requests: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=os.dup(0)))
+    serve(socket.socket(fileno=os.dup(0)), sys.argv[1])

@@ -133,6 +133,7 @@ def _attempt(view: AttemptView, round_: int, pulse: Mapping[str, Any]) -> dict[s
         "server_pid": pulse.get("server_pid"),
         "ready_ms": pulse.get("ready_ms"),
         "mount": pulse.get("mount") or None,
+        "tier": pulse.get("tier") or None,
         "started_at": view.owner.claimed_at,
         "ended_at": outcome.ended_at if outcome else None,
         "exit": _exit(outcome.exit) if outcome else None,

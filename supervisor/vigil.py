@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from sandbox.child import Child
-from supervisor.mount import Server
+from supervisor.mount import Mount
 from supervisor.phase import Phase
 from supervisor.sign import Pulse
 
@@ -70,7 +70,7 @@ class Vigil:
     def keep(
         self,
         child: Child,
-        server: Server,
+        server: Mount,
         sample: Callable[[], object],
         refresh: Callable[[], None],
     ) -> Cause:

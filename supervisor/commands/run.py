@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sandbox import host, repository
+from sandbox import host, repository, tier
 from sandbox.errors import JailError, MountError
 from supervisor import config, place, sprint
 from supervisor.keeper import keep
@@ -24,13 +24,14 @@ def run(
     """
     here = place.find()
     repo = repository.find(here.top)
-    features = host.probe()
-    host.require(features)
+    features = host.probe(str(here.state))
     chosen = (
         here.board.sprint(sprint_id)
         if sprint_id is not None
         else sprint.current(here.board, repo, lambda: config.load_graph(here.top), goal=goal)
     )
+    record = chosen.record
+    tier.choose(features, record.mount, record.require)
     latest = chosen.slot(phase).latest()
     order = Order(
         state=str(here.state),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import anyio
 
-from sandbox import host, repository
+from sandbox import host, repository, tier
 from sandbox.errors import HostError
 from sandbox.snapshot import dirty
 from supervisor import config, lineage, place, sprint
@@ -42,13 +42,17 @@ def run(
     repo = repository.find(here.top)
     sprint.check_agents(wanted.agents, here.top)
     _check_network(wanted)
-    host.require(host.probe())
     board = here.board
+    board.prepare()  # a directory that cannot be written is to be called that
+    held = tier.choose(
+        host.probe(str(here.state)), wanted.workspace.mount, wanted.workspace.require
+    )
     chosen = _choose(board, repo, wanted, goals)
     _warn_of_dirt(repo, wanted)
+    if held is not tier.Tier.FUSE:
+        print(f"nanosup: {tier.describe(held)}", file=sys.stderr)
     for item in chosen:
         publish_all(repo, observe(item))  # a keeper may have been killed just before it did
-    board.prepare()
     if detach:
         return _detached(board, chosen, str(repo.root))
     show = "json" if as_json else "plain" if plain or not sys.stdout.isatty() else "live"
