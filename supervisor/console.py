@@ -14,8 +14,8 @@ from supervisor.decide import AttemptView, PhaseState, PhaseView
 from supervisor.name import attempt_name
 from supervisor.observe import SprintView
 from supervisor.policy import Try
-from supervisor.record import Verdict
 from supervisor.pulse import pulses
+from supervisor.record import Verdict
 from supervisor.tail import last_line, sanitize
 from supervisor.views import duration, elapsed_s
 

@@ -28,8 +28,8 @@ from supervisor.graph import Graph
 from supervisor.lane import OBJECTS, LaneDir, await_unlocked, locked, placeholders, variables
 from supervisor.mount import Mount, Server
 from supervisor.order import Order
-from supervisor.owner import stamp
 from supervisor.overlaid import Overlaid
+from supervisor.owner import stamp
 from supervisor.phase import Agent, Phase
 from supervisor.record import AttemptState, Exit, Outcome, Output, Snapshot, Sprint
 from supervisor.vigil import Cause, Vigil
