@@ -65,7 +65,7 @@ test "$(cat "$NANOSUP_INPUTS/build/built.txt")" = built
 test ! -e old && test ! -e empty/one && test -x src/a.c && test -L new/link
 echo scratch > .cache/x
 echo tmp > "$TMPDIR/x"
-printf '{"saw": "%s"}' "$(git rev-parse HEAD)" > "$NANOSUP_OUTPUTS/review.json"
+printf '{"saw": "%s"}' "$(git rev-parse HEAD)" > "$NANOSUP_OUTPUTS/seen.json"
 """
 
 
@@ -75,7 +75,7 @@ def toml(tier: str) -> str:
         f'[workspace]\nmount = "{tier}"\n\n'
         + agent("sh", script)
         + phase("build", access="write", outputs=["built.txt"])
-        + phase("review", depends_on=["build"], outputs=["review.json"], scratch=[".cache"])
+        + phase("review", depends_on=["build"], outputs=["seen.json"], scratch=[".cache"])
     )
 
 
