@@ -70,12 +70,12 @@ printf '{"saw": "%s"}' "$(git rev-parse HEAD)" > "$NANOSUP_OUTPUTS/seen.json"
 
 
 def toml(tier: str) -> str:
-    script = f"case $NANOSUP_PHASE in build) {BUILD} ;; review) {REVIEW} ;; esac"
+    script = f"case $NANOSUP_PHASE in build) {BUILD} ;; inspect) {REVIEW} ;; esac"
     return (
         f'[workspace]\nmount = "{tier}"\n\n'
         + agent("sh", script)
         + phase("build", access="write", outputs=["built.txt"])
-        + phase("review", depends_on=["build"], outputs=["seen.json"], scratch=[".cache"])
+        + phase("inspect", depends_on=["build"], outputs=["seen.json"], scratch=[".cache"])
     )
 
 
@@ -92,7 +92,7 @@ def check(top: Path, tier: str, status: Any) -> None:
     assert sprint["state"] == "completed", sprint
     attempts = {p["name"]: p["attempts"] for p in sprint["phases"]}
     assert {a["tier"] for one in attempts.values() for a in one} == {tier}
-    (built,), (review,) = attempts["build"], attempts["review"]
+    (built,), (review,) = attempts["build"], attempts["inspect"]
     commit = built["commit"]
     assert git(top, "show", f"{commit}:README") == "hello\nmore"
     assert git(top, "show", f"{commit}:src/b.c") == "after"
@@ -121,7 +121,7 @@ def test_a_sprint_is_the_same_in_every_tier(tmp_path: Path, tier: str) -> None:
 
     done = fleet.run("up")
 
-    assert done.returncode == 0, done.stdout + done.stderr + fleet.run("logs", "review").stdout
+    assert done.returncode == 0, done.stdout + done.stderr + fleet.run("logs", "inspect").stdout
     check(fleet.top, tier, fleet.json("status"))
     assert fleet.json("artifacts", "verify")["ok"]
     assert f"tier {tier}" in fleet.run("status").stdout
