@@ -12,6 +12,7 @@ import anyio
 
 from sandbox import host, repository, tier
 from sandbox.errors import HostError
+from sandbox.feature import Mechanism
 from sandbox.snapshot import dirty
 from supervisor import config, lineage, place, sprint
 from supervisor.board import Board, SprintDir
@@ -43,16 +44,17 @@ def run(
     sprint.check_agents(wanted.agents, here.top)
     _check_network(wanted)
     board = here.board
-    board.prepare()  # a directory that cannot be written is to be called that
-    held = tier.choose(
-        host.probe(str(here.state)), wanted.workspace.mount, wanted.workspace.require
-    )
+    features = host.probe(str(here.state))
+    if not features.row(Mechanism.LAYER_FORMAT).ok:
+        board.prepare()  # one that cannot be written at all is to be called that
+    held = tier.choose(features, wanted.workspace.mount, wanted.workspace.require)
     chosen = _choose(board, repo, wanted, goals)
     _warn_of_dirt(repo, wanted)
     if held is not tier.Tier.FUSE:
         print(f"nanosup: {tier.describe(held)}", file=sys.stderr)
     for item in chosen:
         publish_all(repo, observe(item))  # a keeper may have been killed just before it did
+    board.prepare()
     if detach:
         return _detached(board, chosen, str(repo.root))
     show = "json" if as_json else "plain" if plain or not sys.stdout.isatty() else "live"
