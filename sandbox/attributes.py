@@ -52,15 +52,15 @@ def from_status(
     )
 
 
-def without_privilege(mode: int) -> int:
+def without_privilege(mode: int, *, is_outsider: bool = False) -> int:
     """The mode after an ordinary user has written to the file (write(2), chown(2)).
 
     The set-group-ID bit of a file that its group may not execute means mandatory locking, and
-    stays.
+    stays if the writer is in that group.
     """
     if not stat.S_ISREG(mode):
         return mode
     mode &= ~stat.S_ISUID
-    if mode & stat.S_IXGRP:
+    if mode & stat.S_IXGRP or is_outsider:
         mode &= ~stat.S_ISGID
     return mode

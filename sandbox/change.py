@@ -8,11 +8,13 @@ import stat
 
 from sandbox import layer
 from sandbox.attributes import Change, without_privilege
+from sandbox.caller import Caller, locks_by_group
 from sandbox.node import Directory, Handle, Node, Place
 from sandbox.overlay import Overlay
 from sandbox.syscalls import RENAME_EXCHANGE, renameat2
 from sandbox.upper import Upper, remove_tree
 
+_NO_CHANGE = Change()
 _KEPT_FLAGS = os.O_ACCMODE | os.O_SYNC | os.O_DSYNC
 
 
@@ -271,16 +273,26 @@ class Changes:
 
     # -- altering
 
-    def setattr(
-        self, node: Node, change: Change, handle: Handle | None, *, is_privileged: bool
-    ) -> None:
-        """chmod(2), chown(2), truncate(2), utimensat(2), in any combination."""
+    def setattr(self, node: Node, change: Change, handle: Handle | None, caller: Caller) -> None:
+        """chmod(2), chown(2), truncate(2), utimensat(2), in any combination.
+
+        Nothing at all is chown(2) with -1 for both.
+        """
         overlay = self._overlay
         upper = overlay.require_upper()
+        if (
+            change == _NO_CHANGE
+            and node.mode & 0o6000
+            and not caller.is_privileged
+            and overlay.attributes(node).uid != caller.uid
+        ):
+            # The kernel says the same before each write to such a file, by anybody; the bits
+            # are then taken away by the write.
+            return
         overlay.lift(node, size=change.size)
         if change.size is not None:
-            self._truncate(node, change.size, handle, is_privileged)
-        if change.uid is not None or change.gid is not None:
+            self._truncate(node, change.size, handle, caller)
+        if change.uid is not None or change.gid is not None or change == _NO_CHANGE:
             self._chown(
                 upper,
                 node,
@@ -292,13 +304,14 @@ class Changes:
         if change.atime_ns is not None or change.mtime_ns is not None:
             self._utime(upper, node, change)
 
-    def _truncate(self, node: Node, size: int, handle: Handle | None, is_privileged: bool) -> None:
+    def _truncate(self, node: Node, size: int, handle: Handle | None, caller: Caller) -> None:
         own = handle is None or handle.fd < 0
         fd = self._overlay.upper.open(node, os.O_WRONLY) if own else handle.fd  # type: ignore[union-attr]
         try:
             os.ftruncate(fd, size)
-            mode = without_privilege(node.mode)
-            if mode != node.mode and not is_privileged:
+            is_outsider = locks_by_group(node.mode) and not caller.is_in_group(os.fstat(fd).st_gid)
+            mode = without_privilege(node.mode, is_outsider=is_outsider)
+            if mode != node.mode and not caller.is_privileged:
                 os.fchmod(fd, stat.S_IMODE(mode))
                 node.mode = mode
         finally:

@@ -11,6 +11,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from sandbox import layer
 from sandbox.attributes import Change
+from sandbox.caller import Caller, locks_by_group
 from sandbox.change import Changes
 from sandbox.counter import Counter, Kind
 from sandbox.node import Directory, Handle, Node, Place
@@ -191,7 +192,7 @@ class Adapter(pyfuse3.Operations):
                 attr.st_mtime_ns if fields.update_mtime else None,
             )
             handle = self._handles.get(fh) if fh is not None else None
-            self._changes.setattr(node, change, handle, is_privileged=ctx.uid == 0)
+            self._changes.setattr(node, change, handle, Caller(ctx.uid, ctx.gid, ctx.pid))
             return self._fill(node)
         except Exception as error:
             raise _failure(error) from None
@@ -280,11 +281,23 @@ class Adapter(pyfuse3.Operations):
         self._counts[_OPEN] += 1
         try:
             node = self._nodes[inode]
-            return self._keep(self._overlay.open(node, flags, is_privileged=ctx.uid == 0))
+            is_outsider = locks_by_group(node.mode) and self._is_outsider(node, ctx)
+            place = node.place
+            handle = self._overlay.open(
+                node, flags, is_privileged=ctx.uid == 0, is_outsider=is_outsider
+            )
+            if node.place is not place:
+                # Copy-up gave it a change time of its own.
+                pyfuse3.invalidate_inode(inode, attr_only=True)
+            return self._keep(handle)
         except KeyError:
             raise FUSEError(errno.ESTALE) from None
         except Exception as error:
             raise _failure(error) from None
+
+    def _is_outsider(self, node: Node, ctx: RequestContext) -> bool:
+        caller = Caller(ctx.uid, ctx.gid, ctx.pid)
+        return not caller.is_in_group(self._overlay.attributes(node).gid)
 
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext

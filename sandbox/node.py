@@ -34,13 +34,14 @@ class Handle:
     that opened the file before sees what a writer does now.
     """
 
-    __slots__ = ("data", "exempt", "fd", "node")
+    __slots__ = ("data", "exempt", "fd", "node", "outsider")
 
     def __init__(self, node: Node, fd: int, exempt: bool) -> None:
         self.node = node
         self.fd = fd
         self.data: bytes | None = None
         self.exempt = exempt  # the opener may write without losing set-user-ID bits
+        self.outsider = False  # the opener is not in the file's group, where that matters
 
 
 class Extra:

@@ -225,7 +225,9 @@ class Overlay:
 
     # -- files
 
-    def open(self, node: Node, flags: int, *, is_privileged: bool = False) -> Handle:
+    def open(
+        self, node: Node, flags: int, *, is_privileged: bool = False, is_outsider: bool = False
+    ) -> Handle:
         """open(2) of an existing regular file. Raises OSError (EROFS, EISDIR…)."""
         writing = flags & (os.O_ACCMODE | os.O_TRUNC)
         if self.upper is None:
@@ -242,6 +244,7 @@ class Overlay:
         else:
             fd = -1
         handle = Handle(node, fd, is_privileged)
+        handle.outsider = is_outsider
         node.extras().handles.append(handle)
         if flags & os.O_TRUNC:
             self.drop_privilege(handle)
@@ -283,7 +286,7 @@ class Overlay:
         """Clears set-user-ID and set-group-ID bits unless the opener is exempt."""
         # The server may be root, whose own writes would leave them.
         node = handle.node
-        mode = without_privilege(node.mode)
+        mode = without_privilege(node.mode, is_outsider=handle.outsider)
         if mode != node.mode and not handle.exempt:
             os.fchmod(handle.fd, stat.S_IMODE(mode))
             node.mode = mode
