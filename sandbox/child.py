@@ -7,6 +7,7 @@ all are dead, daemons that forked twice included.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -21,6 +22,7 @@ from sandbox import census, jail, spawn, syscalls
 from sandbox.anchor import check_anchors
 from sandbox.census import Process
 from sandbox.end import Cause, End, Unstarted, exit_code_of, read_end
+from sandbox.entry import Entry, Failure, entry_of, has_begun, read_report
 from sandbox.errors import JailError
 from sandbox.feature import Features
 from sandbox.jail import JailSpec
@@ -46,7 +48,10 @@ class Child:
         status_fd: int,
         stderr_fd: int,
         stderr_offset: int | None,
+        command: str,
         program: str | None,
+        report_fd: int | None = None,
+        entry: Entry | None = None,
     ) -> None:
         self.pid = pid
         self.agent: int | None = None
@@ -55,7 +60,11 @@ class Child:
         self._status_fd = status_fd
         self._stderr_fd = stderr_fd
         self._stderr_offset = stderr_offset
+        self._command = command
         self._program = program
+        self._report_fd = report_fd
+        self._entry = entry
+        self._failure: Failure | None = None
         self._built = False
         self._end: End | None = None
 
@@ -80,6 +89,9 @@ class Child:
         if self._end is None and _readable(self._pidfd, timeout_s):
             _, launcher = os.waitpid(self.pid, 0)
             agent = self._agent_pidfd
+            if self._failure is not None and self._built:
+                self._end = self._unstarted(self._failure)
+                return self._end
             self._end = read_end(
                 launcher=launcher,
                 agent=None if agent is None else syscalls.pidfd_exit_status(agent),
@@ -136,6 +148,8 @@ class Child:
         os.close(self._stderr_fd)
         if self._agent_pidfd is not None:
             os.close(self._agent_pidfd)
+        if self._report_fd is not None:
+            os.close(self._report_fd)
         self._status_fd = -1
 
     def __enter__(self) -> Self:
@@ -157,7 +171,11 @@ class Child:
         with built:
             in_time = _readable(built.fileno(), timeout_s)
             self._built = in_time and _was_read(built)
-        if self._built:
+        if self._built and in_time and self._report_fd is not None:
+            in_time = self._hear(self._report_fd, time.monotonic() + timeout_s)
+        if self._failure is not None:
+            self.wait()
+        elif self._built and in_time:
             self._find_agent(timeout_s)
         elif not in_time:
             self.close()
@@ -173,6 +191,27 @@ class Child:
                 f"the jail cannot be built: {self._end.message or 'bubblewrap gave no reason'}",
                 hint="`nanosup doctor` shows what this host forbids",
             )
+
+    def _hear(self, report_fd: int, deadline: float) -> bool:
+        """Reads what the entry reports, until it has become the command or has ended."""
+        assert self._entry is not None
+        report = b""
+        while _readable(report_fd, max(deadline - time.monotonic(), 0)):
+            part = os.read(report_fd, 4096)
+            if not part:
+                self._failure = read_report(report, self._entry)
+                self._built = has_begun(report) or self._failure is not None
+                return True
+            report += part
+        return False
+
+    def _unstarted(self, failure: Failure) -> Unstarted:
+        why = os.strerror(failure.error)
+        if not failure.ready:
+            return Unstarted(Cause.JAIL, f"{failure.step}: {why}")
+        missing = failure.error in (errno.ENOENT, errno.ENOTDIR)
+        cause = Cause.NOT_FOUND if missing else Cause.NOT_EXECUTABLE
+        return Unstarted(cause, f"{self._command}: {why}")
 
     def _find_agent(self, timeout_s: float) -> None:
         """Opens a pidfd of the command, which bubblewrap is just forking."""
@@ -238,7 +277,11 @@ def start(
     argv = jail.bwrap_argv(spec, features)
     check_anchors(spec)
     staged = stage.apply(spec)
-    options = "\0".join(jail.bwrap_options(staged, features)).encode(errors="surrogateescape")
+    options = "\0".join(jail.bwrap_options(staged)).encode(errors="surrogateescape")
+    entry = None
+    if features.has_entry:
+        filter_program = (seccomp or assemble(features.machine)) if features.seccomp else None
+        entry = entry_of(spec, features, limits=limits or {}, filter_program=filter_program)
     opened: list[int] = []
 
     def own(fd: int) -> int:
@@ -246,6 +289,7 @@ def start(
         return fd
 
     built, peer = socket.socketpair()
+    report_r: int | None = None
     status_r, status_w = os.pipe()
     opened += [peer.detach(), status_w]
     try:
@@ -258,8 +302,10 @@ def start(
             jail.STATUS_FD: status_w,
             jail.BUILT_FD: opened[0],
         }
-        if features.seccomp:
-            fds[jail.SECCOMP_FD] = own(_memory("seccomp", seccomp or assemble(features.machine)))
+        if entry is not None:
+            fds[jail.ENTRY_FD] = own(_executable("entry", entry.program))
+            report_r, report_w = os.pipe()
+            fds[jail.REPORT_FD] = own(report_w)
         for index, file in enumerate(spec.files):
             fds[jail.FIRST_FILE_FD + index] = own(_memory("file", file.content))
         image = spawn.Image(
@@ -267,7 +313,7 @@ def start(
             fds=fds,
             uid=spec.uid,
             gid=spec.gid,
-            limits=limits or {},
+            limits={} if entry is not None else limits or {},
             terminal=spec.tty,
             scoped=features.scoped,
         )
@@ -276,6 +322,8 @@ def start(
     except BaseException:
         built.close()
         os.close(status_r)
+        if report_r is not None:
+            os.close(report_r)
         raise
     finally:
         for fd in opened:
@@ -285,7 +333,10 @@ def start(
         status_fd=status_r,
         stderr_fd=os.dup(stderr),
         stderr_offset=offset,
+        command=spec.argv[0],
         program=_find_program(spec),
+        report_fd=report_r,
+        entry=entry,
     )
     child.await_built(built, build_s)
     return child
@@ -313,6 +364,21 @@ def _memory(name: str, content: bytes) -> int:
         view = view[os.write(fd, view) :]
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def _executable(name: str, content: bytes) -> int:
+    """A file in memory that can be executed: nobody has it open for writing (ETXTBSY)."""
+    try:
+        writable = os.memfd_create(name, os.MFD_CLOEXEC | syscalls.MFD_EXEC)
+    except OSError:  # before Linux 6.3 every one is executable
+        writable = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(writable, view) :]
+        return os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(writable)
 
 
 def _end_of_file(fd: int) -> int | None:

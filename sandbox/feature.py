@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sandbox import elf, landlock
+
 
 class Mechanism(StrEnum):
     """What a lane is enforced with. The values are the keys of `nanosup doctor --json`."""
@@ -64,9 +66,19 @@ class Features:
     rows: tuple[Row, ...] = ()
 
     @property
+    def has_entry(self) -> bool:
+        """Whether there is an entry program for this machine; without it no filter, no landlock."""
+        return self.machine in elf.MACHINES
+
+    @property
+    def confined(self) -> bool:
+        """Whether landlock can decide what is written in a lane, beside the mounts."""
+        return self.has_entry and self.landlock_abi >= landlock.ABI_MINIMUM
+
+    @property
     def scoped(self) -> bool:
         """Whether signals and abstract unix sockets can be kept inside the jail by landlock."""
-        return self.landlock_abi >= 6
+        return self.landlock_abi >= landlock.ABI_SCOPES
 
     def row(self, mechanism: Mechanism) -> Row:
         """The line about `mechanism`. Raises KeyError where it was not looked at."""

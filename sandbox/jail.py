@@ -17,8 +17,10 @@ from sandbox.feature import Features
 OPTIONS_FD = 3  # its options, NUL-separated: nobody can read them from /proc/*/cmdline
 STATUS_FD = 4  # it writes JSON lines: the child's pid, then the exit code
 BUILT_FD = 5  # it closes this one when the jail is complete
-SECCOMP_FD = 6
-FIRST_FILE_FD = 7  # contents of `JailSpec.files`, in their order
+FIRST_FILE_FD = 8  # contents of `JailSpec.files`, in their order
+# And these two reach the entry, which closes them (`entry.py`).
+ENTRY_FD = 6  # the program itself
+REPORT_FD = 7  # it says there what went wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ def staged(spec: JailSpec, sources: Mapping[str, str]) -> JailSpec:
     return replace(spec, binds=binds)
 
 
-def bwrap_options(spec: JailSpec, features: Features) -> list[str]:
+def bwrap_options(spec: JailSpec) -> list[str]:
     """The options of bwrap(1) for `spec`, which go through OPTIONS_FD."""
     ordered = operations(spec)
     file_fds = {file.target: FIRST_FILE_FD + index for index, file in enumerate(spec.files)}
@@ -177,7 +179,6 @@ def bwrap_options(spec: JailSpec, features: Features) -> list[str]:
         *(() if spec.tty else ("--new-session",)),
         "--die-with-parent",
         *("--json-status-fd", str(STATUS_FD), "--block-fd", str(BUILT_FD)),
-        *(("--seccomp", str(SECCOMP_FD)) if features.seccomp else ()),
         *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
         *("--perms", "1777", "--tmpfs", "/dev/shm", "--mqueue", "/dev/mqueue"),
         *("--remount-ro", "/dev"),
@@ -200,7 +201,9 @@ def bwrap_argv(spec: JailSpec, features: Features) -> list[str]:
         raise JailError("there is no command to run in the jail")
     if any("\0" in argument for argument in spec.argv):
         raise JailError("the command has a NUL byte in it")
-    return [features.bwrap, "--args", str(OPTIONS_FD), "--", *spec.argv]
+    # On other machines there is no filter either, and bubblewrap runs the command itself.
+    entry = (f"/proc/self/fd/{ENTRY_FD}",) if features.has_entry else ()
+    return [features.bwrap, "--args", str(OPTIONS_FD), "--", *entry, *spec.argv]
 
 
 def _spell(operation: Operation, file_fds: Mapping[str, int]) -> Iterable[str]:

@@ -122,7 +122,8 @@ def writes_only_below(
         (
             *(Rule(path, below) for path in dict.fromkeys(writable)),
             *(Rule(path, existing) for path in devices),
-            *(Rule(path, handled & Right.WRITE_FILE) for path in contents),
+            # A shell's `>` truncates, which means nothing to /proc but needs the right.
+            *(Rule(path, existing & ~Right.IOCTL_DEV) for path in contents),
             *(Rule(fd, existing, optional=True) for fd in open_files),
         ),
     )

@@ -47,6 +47,9 @@ RENAME_WHITEOUT = 1 << 2
 FALLOC_FL_KEEP_SIZE = 0x01
 FALLOC_FL_PUNCH_HOLE = 0x02
 
+# linux/memfd.h
+MFD_EXEC = 0x10
+
 # linux/inotify.h
 IN_MODIFY = 0x2
 IN_CLOSE_WRITE = 0x8

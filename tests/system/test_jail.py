@@ -3,58 +3,29 @@
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import select
 import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sandbox import host
 from sandbox.census import Process
 from sandbox.child import Child
 from sandbox.end import Cause, Exited, Signaled, Unstarted
-from sandbox.errors import HostError, JailError
+from sandbox.errors import JailError
 from sandbox.feature import Features
 from sandbox.seccomp import RULES, number_of
 from tests.keep import Keeper, Who, become, dwelling, keep, keeper
-from tests.ordinary import ordinary_user, why_not
+from tests.system.jailing import features as features
+from tests.system.jailing import who as who
 
 LANE_OWN_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 DEADLINE_S = 10.0
-
-
-@pytest.fixture(scope="module")
-def features() -> Features:
-    found = host.probe()
-    try:
-        host.require(found)
-    except HostError as error:
-        pytest.skip(f"{error.message}: {error.hint}")
-    return found
-
-
-@pytest.fixture(scope="module", params=["root", "user"])
-def who(request: pytest.FixtureRequest) -> Iterator[Who]:
-    if request.param == "root":
-        if os.getuid() != 0:
-            pytest.skip("not run as root")
-        with dwelling("root", 0, 0) as root:
-            yield root
-    elif os.getuid() != 0:
-        with dwelling(pwd.getpwuid(os.getuid()).pw_name, os.getuid(), os.getgid()) as oneself:
-            yield oneself
-    elif reason := why_not():
-        pytest.skip(reason)
-    else:
-        with ordinary_user() as user, dwelling(user.name, user.uid, user.uid) as ordinary:
-            yield ordinary
 
 
 def gone(pid: int) -> bool:
@@ -452,7 +423,7 @@ def test_a_link_in_the_repository_cannot_move_what_is_mounted(
         keep(who, features, act)
 
 
-def test_where_bubblewraps_words_are_lost_the_file_system_is_asked(
+def test_why_a_command_does_not_run_is_known_wherever_its_stderr_goes(
     who: Who, features: Features
 ) -> None:
     def act(kept: Keeper) -> list[object]:
@@ -464,23 +435,30 @@ def test_where_bubblewraps_words_are_lost_the_file_system_is_asked(
         return ends
 
     assert keep(who, features, act) == [
-        Unstarted(Cause.NOT_FOUND, ""),
-        Unstarted(Cause.NOT_EXECUTABLE, ""),
+        Unstarted(Cause.NOT_FOUND, "no-such-command: No such file or directory"),
+        Unstarted(Cause.NOT_EXECUTABLE, "/usr: Permission denied"),
     ]
 
 
-def test_a_log_that_is_open_for_writing_only_is_read_all_the_same(
+def test_a_script_without_a_first_line_is_the_shells(who: Who, features: Features) -> None:
+    def act(kept: Keeper) -> tuple[object, str]:
+        script = kept.directory / "mnt" / "script"
+        script.write_text("echo $0 $@")
+        script.chmod(0o755)
+        return kept.run("./script", "a", "b")
+
+    assert keep(who, features, act) == (Exited(0), "./script a b\n")
+
+
+def test_bubblewraps_words_are_read_from_a_log_that_is_open_for_writing_only(
     who: Who, features: Features
 ) -> None:
-    def act(kept: Keeper) -> object:
+    def act(kept: Keeper) -> None:
         log = os.open(kept.directory / "other", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with kept.start(kept.spec("/etc/passwd"), stderr=log) as jailed:
-            return jailed.wait(DEADLINE_S)
+        kept.start(kept.spec("true", repository="/usr/nowhere"), stderr=log)
 
-    end = keep(who, features, act)
-
-    assert isinstance(end, Unstarted)
-    assert end.message == "execvp /etc/passwd: Permission denied"
+    with pytest.raises(JailError, match="Can't mkdir /usr/nowhere"):
+        keep(who, features, act)
 
 
 def test_a_bubblewrap_that_cannot_run_is_an_error(who: Who, features: Features) -> None:

@@ -1,0 +1,358 @@
+"""A tiny static program, put together from system calls (elf(5), the psABIs). Pure.
+
+Something has to run in a jail between bubblewrap and the command, and it has to be quick: another
+interpreter would take longer than everything else of a lane's start, need not be visible in there,
+and could be fooled by what is. A program that only makes a list of system calls needs no compiler,
+no libc, and no memory but its stack.
+
+Each step has the same few instructions, so this is a table of encodings and no assembler.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+MACHINES = frozenset({"x86_64", "aarch64"})
+
+FAILED = 125  # exit status where a step did not work
+REPORT = struct.Struct("=II")  # the step, counted from 1, and its errno
+
+SLOTS = 32
+_TOLD = SLOTS  # the slot after those that steps may use
+_SCRATCH_BYTES = 8 * (SLOTS + 2)
+_LOWEST_ERRNO = 4095
+_ENOEXEC = 8
+_SHELL = b"/bin/sh\0"
+
+_BASE = 0x40_0000
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_SEGMENT = struct.Struct("<IIQQQQQQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """The address of `content`, which nothing can change."""
+
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What is in one of SLOTS variables of 64 bits; `address`: where it is."""
+
+    number: int
+    address: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The argument vector without its first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The environment vector."""
+
+
+Value = int | Constant | Slot | Arguments | Environment
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Stores `value` in a slot."""
+
+    slot: int
+    value: int | Constant
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A system call.
+
+    Attributes:
+        into: slot for what it returns.
+        may_fail: go on whatever it returns; else the program reports it and exits with FAILED.
+    """
+
+    number: int
+    arguments: tuple[Value, ...]
+    into: int | None = None
+    may_fail: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exec:
+    """execve(2) of `path` with the program's arguments and environment.
+
+    What is no program is given to the shell, as execvp(3) does. An error is reported, and the next
+    step follows.
+    """
+
+    path: bytes
+
+
+Step = Put | Call | Exec
+
+
+def program(machine: str, steps: Sequence[Step], *, report_fd: int) -> bytes:
+    """An executable file for `machine`, one of MACHINES, that carries out `steps`.
+
+    Errors are written to `report_fd`, each as a REPORT.
+    """
+    code = _X86 if machine == "x86_64" else _Arm
+    # Instructions are as long whatever they refer to: the first time finds out where things are.
+    first = code({}).assemble(steps, report_fd)
+    start = _HEADER.size + 2 * _SEGMENT.size
+    addresses, data = {}, b""
+    for content in first.constants:
+        addresses[content] = _BASE + start + len(first.code) + len(data)
+        data += content + bytes(-len(content) % 8)
+    text = bytes(code(addresses).assemble(steps, report_fd).code)
+    size = start + len(text) + len(data)
+    header = _HEADER.pack(
+        b"\x7fELF\x02\x01\x01".ljust(16, b"\0"),
+        *(2, code.ELF_MACHINE, 1, _BASE + start, _HEADER.size, 0, 0),
+        *(_HEADER.size, _SEGMENT.size, 2, 0, 0, 0),
+    )
+    load = _SEGMENT.pack(1, 5, 0, _BASE, _BASE, size, size, 0x1_0000)  # PT_LOAD, read and execute
+    stack = _SEGMENT.pack(0x6474_E551, 6, 0, 0, 0, 0, 0, 16)  # PT_GNU_STACK, read and write
+    return header + load + stack + text + data
+
+
+class _Code:
+    """What both machines have in common."""
+
+    ELF_MACHINE: int
+    EXECVE: int
+    WRITE: int
+    EXIT_GROUP: int
+
+    def __init__(self, addresses: dict[bytes, int]) -> None:
+        self.code = bytearray()
+        self.constants: dict[bytes, None] = {}
+        self._addresses = addresses
+
+    def assemble(self, steps: Iterable[Step], report_fd: int) -> _Code:
+        self.begin()
+        for number, step in enumerate(steps, 1):
+            match step:
+                case Put(slot, value):
+                    self.load(0, value)
+                    self.store(slot, 0)
+                case Call(call, arguments, into, may_fail):
+                    self.call(call, *arguments)
+                    if into is not None:
+                        self.store(into, None)
+                    if not may_fail:
+                        self.if_failed(lambda: self.tell(number, report_fd, ends=True))  # noqa: B023
+                case Exec(path):
+                    self.execute(Constant(path + b"\0"))
+                    self.tell(number, report_fd)
+        self.call(self.EXIT_GROUP, FAILED)
+        return self
+
+    def call(self, number: int, *arguments: Value) -> None:
+        for place, value in enumerate(arguments):
+            self.load(place, value)
+        self.trap(number)
+
+    def execute(self, path: Constant) -> None:
+        self.call(self.EXECVE, path, Arguments(), Environment())
+        self.if_returned(-_ENOEXEC, lambda: self.execute_by_shell(path))
+
+    def tell(self, step: int, report_fd: int, *, ends: bool = False) -> None:
+        self.keep_error(step)
+        self.call(self.WRITE, report_fd, Slot(_TOLD, address=True), REPORT.size)
+        if ends:
+            self.call(self.EXIT_GROUP, FAILED)
+
+    def address_of(self, value: int | Constant) -> int:
+        if isinstance(value, int):
+            return value % (1 << 64)
+        self.constants[value.content] = None
+        return self._addresses.get(value.content, 0)
+
+    def piece(self, write: Callable[[], None]) -> bytes:
+        """The instructions that `write` would append."""
+        before = len(self.code)
+        write()
+        piece = bytes(self.code[before:])
+        del self.code[before:]
+        return piece
+
+    # -- what differs
+
+    def begin(self) -> None:
+        """Keeps the vectors and makes room for the slots."""
+        raise NotImplementedError
+
+    def load(self, place: int, value: Value) -> None:
+        """`value` as the argument at `place`."""
+        raise NotImplementedError
+
+    def store(self, slot: int, place: int | None) -> None:
+        """The argument at `place`, or what was returned, into `slot`."""
+        raise NotImplementedError
+
+    def trap(self, number: int) -> None:
+        raise NotImplementedError
+
+    def if_failed(self, write: Callable[[], None]) -> None:
+        """What `write` appends is carried out if a call has returned an error."""
+        raise NotImplementedError
+
+    def if_returned(self, number: int, write: Callable[[], None]) -> None:
+        raise NotImplementedError
+
+    def execute_by_shell(self, path: Constant) -> None:
+        """As `execute`, with the shell before `path`: the first two arguments are overwritten."""
+        raise NotImplementedError
+
+    def keep_error(self, step: int) -> None:
+        """A REPORT about what was returned, into the slot _TOLD."""
+        raise NotImplementedError
+
+
+class _X86(_Code):
+    """r12: argument count, then the vector; r13: environment."""
+
+    ELF_MACHINE, EXECVE, WRITE, EXIT_GROUP = 62, 59, 1, 231
+
+    # rdi rsi rdx r10 r8 r9
+    _ARGUMENTS = (7, 6, 2, 10, 8, 9)
+    _RAX = 0
+
+    def begin(self) -> None:
+        self.code += bytes.fromhex("4989e4")  # mov r12, rsp
+        self.code += bytes.fromhex("488b0424")  # mov rax, [rsp]
+        self.code += bytes.fromhex("4d8d6cc410")  # lea r13, [r12 + 8 * rax + 16]
+        self.code += bytes.fromhex("4881ec") + struct.pack("<i", _SCRATCH_BYTES)  # sub rsp, …
+
+    def load(self, place: int, value: Value) -> None:
+        register = self._ARGUMENTS[place]
+        extended, low = register >> 3, register & 7
+        match value:
+            case Slot(slot, address):
+                self._at_stack(0x8D if address else 0x8B, register, slot)  # lea, or mov from
+            case Arguments():
+                # lea register, [r12 + 16]
+                self.code += bytes((0x49 | extended << 2, 0x8D, 0x44 | low << 3, 0x24, 16))
+            case Environment():
+                self.code += bytes((0x4C | extended, 0x89, 0xE8 | low))  # mov register, r13
+            case int() | Constant():
+                # mov register, number
+                self.code += bytes((0x48 | extended, 0xB8 | low))
+                self.code += struct.pack("<Q", self.address_of(value))
+
+    def store(self, slot: int, place: int | None) -> None:
+        self._at_stack(0x89, self._RAX if place is None else self._ARGUMENTS[place], slot)
+
+    def _at_stack(self, opcode: int, register: int, slot: int) -> None:
+        # opcode register, [rsp + 8 * slot]
+        self.code += bytes((0x48 | register >> 3 << 2, opcode, 0x84 | (register & 7) << 3, 0x24))
+        self.code += struct.pack("<i", 8 * slot)
+
+    def trap(self, number: int) -> None:
+        self.code += b"\xb8" + struct.pack("<i", number) + b"\x0f\x05"  # mov eax, …; syscall
+
+    def if_failed(self, write: Callable[[], None]) -> None:
+        self._if(-_LOWEST_ERRNO, b"\x0f\x82", write)  # jb
+
+    def if_returned(self, number: int, write: Callable[[], None]) -> None:
+        self._if(number, b"\x0f\x85", write)  # jne
+
+    def _if(self, number: int, jump: bytes, write: Callable[[], None]) -> None:
+        piece = self.piece(write)
+        self.code += b"\x48\x3d" + struct.pack("<i", number)  # cmp rax, number
+        self.code += jump + struct.pack("<i", len(piece)) + piece
+
+    def execute_by_shell(self, path: Constant) -> None:
+        self.load(0, path)
+        self.code += bytes.fromhex("49897c2410")  # mov [r12 + 16], rdi
+        self.load(0, Constant(_SHELL))
+        self.code += bytes.fromhex("49897c2408")  # mov [r12 + 8], rdi
+        self.code += bytes.fromhex("498d742408")  # lea rsi, [r12 + 8]
+        self.load(2, Environment())
+        self.trap(self.EXECVE)
+
+    def keep_error(self, step: int) -> None:
+        self.code += bytes.fromhex("f7d8")  # neg eax
+        at = 8 * _TOLD
+        # mov dword [rsp + at + 4], eax; mov dword [rsp + at], step
+        self.code += bytes.fromhex("898424") + struct.pack("<i", at + 4)
+        self.code += bytes.fromhex("c78424") + struct.pack("<iI", at, step)
+
+
+class _Arm(_Code):
+    """x19: argument count, then the vector; x20: environment."""
+
+    ELF_MACHINE, EXECVE, WRITE, EXIT_GROUP = 183, 221, 64, 94
+
+    _SP, _X8, _X19, _X20, _X21 = 31, 8, 19, 20, 21
+
+    def begin(self) -> None:
+        self._emit(0x9100_0000 | self._SP << 5 | self._X19)  # add x19, sp, 0
+        self._emit(0xF940_0000 | self._X19 << 5 | 0)  # ldr x0, [x19]
+        self._emit(0x8B00_0C00 | self._X19 << 5 | self._X20)  # add x20, x19, x0, lsl 3
+        self._emit(0x9100_4000 | self._X20 << 5 | self._X20)  # add x20, x20, 16
+        self._emit(0xD100_0000 | _SCRATCH_BYTES << 10 | self._SP << 5 | self._SP)  # sub sp, sp, …
+
+    def load(self, place: int, value: Value) -> None:
+        match value:
+            case Slot(slot, True):
+                self._emit(0x9100_0000 | 8 * slot << 10 | self._SP << 5 | place)  # add x, sp, …
+            case Slot(slot, False):
+                self._emit(0xF940_0000 | slot << 10 | self._SP << 5 | place)  # ldr x, [sp, …]
+            case Arguments():
+                self._emit(0x9100_4000 | self._X19 << 5 | place)  # add x, x19, 16
+            case Environment():
+                self._emit(0xAA00_03E0 | self._X20 << 16 | place)  # mov x, x20
+            case int() | Constant():
+                self._number(place, self.address_of(value))
+
+    def store(self, slot: int, place: int | None) -> None:
+        self._emit(0xF900_0000 | slot << 10 | self._SP << 5 | (place or 0))  # str x, [sp, …]
+
+    def trap(self, number: int) -> None:
+        self._number(self._X8, number)
+        self._emit(0xD400_0001)  # svc 0
+
+    def if_failed(self, write: Callable[[], None]) -> None:
+        self._emit(0xB100_001F | _LOWEST_ERRNO << 10)  # cmn x0, 4095
+        self._unless(0x3, write)  # b.lo
+
+    def if_returned(self, number: int, write: Callable[[], None]) -> None:
+        self._emit(0xB100_001F | -number << 10)  # cmn x0, -number
+        self._unless(0x1, write)  # b.ne
+
+    def _unless(self, condition: int, write: Callable[[], None]) -> None:
+        piece = self.piece(write)
+        self._emit(0x5400_0000 | (len(piece) // 4 + 1) << 5 | condition)
+        self.code += piece
+
+    def execute_by_shell(self, path: Constant) -> None:
+        self.load(0, path)
+        self._emit(0xF900_0800 | self._X19 << 5)  # str x0, [x19, 16]
+        self.load(0, Constant(_SHELL))
+        self._emit(0xF900_0400 | self._X19 << 5)  # str x0, [x19, 8]
+        self._emit(0x9100_2000 | self._X19 << 5 | 1)  # add x1, x19, 8
+        self.load(2, Environment())
+        self.trap(self.EXECVE)
+
+    def keep_error(self, step: int) -> None:
+        self._emit(0x4B00_03E0)  # neg w0, w0
+        self._number(self._X21, step)
+        at = 2 * _TOLD  # in words
+        self._emit(0xB900_0000 | (at + 1) << 10 | self._SP << 5)  # str w0, [sp, …]
+        self._emit(0xB900_0000 | at << 10 | self._SP << 5 | self._X21)  # str w21, [sp, …]
+
+    def _number(self, register: int, number: int) -> None:
+        for half in range(4):
+            bits = number >> 16 * half & 0xFFFF
+            opcode = 0xD280_0000 if half == 0 else 0xF280_0000  # movz, then movk
+            self._emit(opcode | half << 21 | bits << 5 | register)
+
+    def _emit(self, instruction: int) -> None:
+        self.code += struct.pack("<I", instruction)
