@@ -334,7 +334,8 @@ def start(
         stderr_fd=os.dup(stderr),
         stderr_offset=offset,
         command=spec.argv[0],
-        program=_find_program(spec),
+        # Only bubblewrap leaves it open why a command was not found.
+        program=_find_program(spec) if entry is None else None,
         report_fd=report_r,
         entry=entry,
     )

@@ -101,15 +101,15 @@ def program(machine: str, steps: Sequence[Step], *, report_fd: int) -> bytes:
 
     Errors are written to `report_fd`, each as a REPORT.
     """
-    code = _X86 if machine == "x86_64" else _Arm
-    # Instructions are as long whatever they refer to: the first time finds out where things are.
-    first = code({}).assemble(steps, report_fd)
+    code = (_X86 if machine == "x86_64" else _Arm)()
+    code.assemble(steps, report_fd)
     start = _HEADER.size + 2 * _SEGMENT.size
-    addresses, data = {}, b""
-    for content in first.constants:
-        addresses[content] = _BASE + start + len(first.code) + len(data)
+    text, data = code.code, bytearray()
+    for content, places in code.constants.items():
+        address = _BASE + start + len(text) + len(data)
+        for place in places:
+            code.patch(place, address)
         data += content + bytes(-len(content) % 8)
-    text = bytes(code(addresses).assemble(steps, report_fd).code)
     size = start + len(text) + len(data)
     header = _HEADER.pack(
         b"\x7fELF\x02\x01\x01".ljust(16, b"\0"),
@@ -118,23 +118,26 @@ def program(machine: str, steps: Sequence[Step], *, report_fd: int) -> bytes:
     )
     load = _SEGMENT.pack(1, 5, 0, _BASE, _BASE, size, size, 0x1_0000)  # PT_LOAD, read and execute
     stack = _SEGMENT.pack(0x6474_E551, 6, 0, 0, 0, 0, 0, 16)  # PT_GNU_STACK, read and write
-    return header + load + stack + text + data
+    return header + load + stack + bytes(text + data)
 
 
 class _Code:
-    """What both machines have in common."""
+    """What both machines have in common.
+
+    Attributes:
+        constants: each with the offsets in `code` where its address has to be put.
+    """
 
     ELF_MACHINE: int
     EXECVE: int
     WRITE: int
     EXIT_GROUP: int
 
-    def __init__(self, addresses: dict[bytes, int]) -> None:
+    def __init__(self) -> None:
         self.code = bytearray()
-        self.constants: dict[bytes, None] = {}
-        self._addresses = addresses
+        self.constants: dict[bytes, list[int]] = {}
 
-    def assemble(self, steps: Iterable[Step], report_fd: int) -> _Code:
+    def assemble(self, steps: Iterable[Step], report_fd: int) -> None:
         self.begin()
         for number, step in enumerate(steps, 1):
             match step:
@@ -151,7 +154,6 @@ class _Code:
                     self.execute(Constant(path + b"\0"))
                     self.tell(number, report_fd)
         self.call(self.EXIT_GROUP, FAILED)
-        return self
 
     def call(self, number: int, *arguments: Value) -> None:
         for place, value in enumerate(arguments):
@@ -168,19 +170,12 @@ class _Code:
         if ends:
             self.call(self.EXIT_GROUP, FAILED)
 
-    def address_of(self, value: int | Constant) -> int:
+    def number(self, value: int | Constant, at: int) -> int:
+        """`value`, which the instructions at `at` load; addresses are put there later."""
         if isinstance(value, int):
             return value % (1 << 64)
-        self.constants[value.content] = None
-        return self._addresses.get(value.content, 0)
-
-    def piece(self, write: Callable[[], None]) -> bytes:
-        """The instructions that `write` would append."""
-        before = len(self.code)
-        write()
-        piece = bytes(self.code[before:])
-        del self.code[before:]
-        return piece
+        self.constants.setdefault(value.content, []).append(at)
+        return 0
 
     # -- what differs
 
@@ -194,6 +189,10 @@ class _Code:
 
     def store(self, slot: int, place: int | None) -> None:
         """The argument at `place`, or what was returned, into `slot`."""
+        raise NotImplementedError
+
+    def patch(self, at: int, address: int) -> None:
+        """Puts `address` into the instructions at `at`, which load a number."""
         raise NotImplementedError
 
     def trap(self, number: int) -> None:
@@ -243,8 +242,8 @@ class _X86(_Code):
                 self.code += bytes((0x4C | extended, 0x89, 0xE8 | low))  # mov register, r13
             case int() | Constant():
                 # mov register, number
-                self.code += bytes((0x48 | extended, 0xB8 | low))
-                self.code += struct.pack("<Q", self.address_of(value))
+                number = self.number(value, len(self.code))
+                self.code += bytes((0x48 | extended, 0xB8 | low)) + struct.pack("<Q", number)
 
     def store(self, slot: int, place: int | None) -> None:
         self._at_stack(0x89, self._RAX if place is None else self._ARGUMENTS[place], slot)
@@ -253,6 +252,9 @@ class _X86(_Code):
         # opcode register, [rsp + 8 * slot]
         self.code += bytes((0x48 | register >> 3 << 2, opcode, 0x84 | (register & 7) << 3, 0x24))
         self.code += struct.pack("<i", 8 * slot)
+
+    def patch(self, at: int, address: int) -> None:
+        struct.pack_into("<Q", self.code, at + 2, address)
 
     def trap(self, number: int) -> None:
         self.code += b"\xb8" + struct.pack("<i", number) + b"\x0f\x05"  # mov eax, …; syscall
@@ -264,9 +266,10 @@ class _X86(_Code):
         self._if(number, b"\x0f\x85", write)  # jne
 
     def _if(self, number: int, jump: bytes, write: Callable[[], None]) -> None:
-        piece = self.piece(write)
-        self.code += b"\x48\x3d" + struct.pack("<i", number)  # cmp rax, number
-        self.code += jump + struct.pack("<i", len(piece)) + piece
+        self.code += b"\x48\x3d" + struct.pack("<i", number) + jump + bytes(4)  # cmp rax, number
+        after = len(self.code)
+        write()
+        struct.pack_into("<i", self.code, after - 4, len(self.code) - after)
 
     def execute_by_shell(self, path: Constant) -> None:
         self.load(0, path)
@@ -310,10 +313,16 @@ class _Arm(_Code):
             case Environment():
                 self._emit(0xAA00_03E0 | self._X20 << 16 | place)  # mov x, x20
             case int() | Constant():
-                self._number(place, self.address_of(value))
+                self._number(place, self.number(value, len(self.code)))
 
     def store(self, slot: int, place: int | None) -> None:
         self._emit(0xF900_0000 | slot << 10 | self._SP << 5 | (place or 0))  # str x, [sp, …]
+
+    def patch(self, at: int, address: int) -> None:
+        for half in range(4):
+            (instruction,) = struct.unpack_from("<I", self.code, at + 4 * half)
+            bits = address >> 16 * half & 0xFFFF
+            struct.pack_into("<I", self.code, at + 4 * half, instruction | bits << 5)
 
     def trap(self, number: int) -> None:
         self._number(self._X8, number)
@@ -328,9 +337,11 @@ class _Arm(_Code):
         self._unless(0x1, write)  # b.ne
 
     def _unless(self, condition: int, write: Callable[[], None]) -> None:
-        piece = self.piece(write)
-        self._emit(0x5400_0000 | (len(piece) // 4 + 1) << 5 | condition)
-        self.code += piece
+        at = len(self.code)
+        self._emit(0)
+        write()
+        words = (len(self.code) - at) // 4
+        struct.pack_into("<I", self.code, at, 0x5400_0000 | words << 5 | condition)
 
     def execute_by_shell(self, path: Constant) -> None:
         self.load(0, path)
