@@ -83,6 +83,8 @@ def table(sprint: SprintView, board: Board) -> Table:
 
 
 def _state(view: PhaseView) -> str:
+    if view.paused and view.state in (PhaseState.RUNNING, PhaseState.READY):
+        return f"{view.state.value}, paused"
     failed = view.verdict is Verdict.FAIL
     return f"{view.state.value}: {view.verdict}" if failed else view.state.value
 

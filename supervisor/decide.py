@@ -46,6 +46,7 @@ class PhaseView:
         step: what its own history calls for, were nothing else in the way.
         round: 1, and 1 more each time that this or something before it was opened again.
         rework: the gates whose "fail" has opened this write phase again.
+        paused: nothing of it is started, and what runs stands still.
     """
 
     phase: Phase
@@ -55,6 +56,7 @@ class PhaseView:
     step: Try | GiveUp | None = None
     round: int = 1
     rework: tuple[str, ...] = ()
+    paused: bool = False
 
     @property
     def latest(self) -> AttemptView | None:
@@ -192,6 +194,8 @@ def decide(
     kept = int(asked)
     for name, ready in views.items():
         if ready.state is not PhaseState.READY or not isinstance(ready.step, Try):
+            continue
+        if ready.paused:
             continue
         access = ready.phase.access
         if lanes + (0 if access.writes else kept) >= max_lanes:

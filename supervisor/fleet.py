@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import anyio
 
-from supervisor import clock
+from supervisor import clock, pause
 from supervisor.attempt import describe_holder
 from supervisor.board import Board, SprintDir
 from supervisor.decide import Bury, PhaseState, SprintState, Start, decide
@@ -68,6 +68,7 @@ class Fleet:
         self._waits_for: set[int] = set()
         self._stopping: signal.Signals | None = None
         self._leaving = False
+        self._told = 0
 
     async def run(self, driving: Callable[[], None] = lambda: None) -> SprintState:
         """Drives the sprint until it has ended, or until `stop` was called and its lanes are gone.
@@ -199,6 +200,17 @@ class Fleet:
                 f"{self._duds} keepers in a row ended before they had claimed anything",
                 hint=f"see {keeper_log(self._board)}",
             )
+        self._pass_on_pauses(seen)
+
+    def _pass_on_pauses(self, seen: SprintView) -> None:
+        """Tells keepers what is paused or resumed, in case whoever asked for it could not."""
+        asked = pause.count(self._sprint)
+        if asked == self._told:
+            return
+        self._told = asked
+        for name, view in seen.phases.items():
+            if view.state is PhaseState.RUNNING:
+                pause.tell(self._sprint, name)
 
     def _watch_processes(self, seen: SprintView) -> None:
         owners = [

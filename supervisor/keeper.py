@@ -8,6 +8,7 @@ mount is in its private namespace. What it wrote on the board stays for the next
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ from supervisor.errors import (
 from supervisor.observe import observe
 from supervisor.order import Order
 from supervisor.owner import stamp, this_process
+from supervisor.pause import LOOK
 from supervisor.phase import Phase
 from supervisor.provenance import attest
 from supervisor.publish import publish_all
@@ -71,6 +73,8 @@ def keep(order: Order, features: Features) -> Attempt:
         FencedError: it was given to another while it ran.
         BoardError: the board cannot be read or written.
     """
+    # Whoever pauses the phase may tell us before there is a lane, which will look for itself.
+    signal.signal(LOOK, signal.SIG_IGN)
     board = Board(order.state)
     sprint = board.sprint(order.sprint)
     phase = _phase(sprint, order.phase)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from supervisor.attempt import Attempt
 from supervisor.board import SprintDir
@@ -11,6 +11,7 @@ from supervisor.decide import AttemptView, PhaseView, SprintState, sprint_state,
 from supervisor.graph import Graph
 from supervisor.liveness import Liveness
 from supervisor.owner import age_s, liveness
+from supervisor.pause import paused
 from supervisor.record import AttemptState, Sprint
 from supervisor.reset import resets
 from supervisor.slot import Slot
@@ -50,6 +51,8 @@ def observe(sprint: SprintDir, *, refused: dict[str, str] | None = None) -> Spri
         refused=refused,
         seed=record.id,
     )
+    still = paused(sprint)
+    phases = {n: replace(v, paused=still.covers(n)) for n, v in phases.items()}
     return SprintView(record, graph, phases, holder(driver(sprint)) is not None)
 
 

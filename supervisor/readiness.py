@@ -34,5 +34,9 @@ def check_ready(seen: SprintView, phase: Phase, n: int) -> None:
             f"phase {phase.name!r} is blocked: {view.why}",
             hint="`nanosup next` says what can be done now",
         )
+    if view.paused:
+        raise BlockedError(
+            f"phase {phase.name!r} is paused", hint=f"`nanosup resume {phase.name}` lets it go on"
+        )
     if n != (latest.n + 1 if latest else 1):
         raise HeldError(f"attempt {n} at phase {phase.name!r} is not the next one")

@@ -12,14 +12,12 @@ import os
 
 import msgspec
 
-from supervisor import clock, disk, document
+from supervisor import clock
 from supervisor.board import SprintDir
 from supervisor.errors import ConfigError
-from supervisor.name import attempt_name, attempt_number
 from supervisor.policy import Reset
+from supervisor.register import Register
 from supervisor.slot import Slot
-
-_DIRECTORY = "resets"
 
 
 class ResetRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,22 +52,7 @@ def reset(sprint: SprintDir, phase: str, *, agent: str | None = None) -> Reset:
     slot = sprint.slot(phase)
     latest = slot.latest()
     record = ResetRecord(after=latest.n if latest else 0, at=clock.utc_now(), agent=agent)
-    directory = os.path.join(slot.path, _DIRECTORY)
-    with disk.explained(directory):
-        disk.make_directories(directory)
-        tmp = disk.tmp_path(directory)
-        try:
-            disk.write_file(tmp, document.encode(record))
-            n = _highest(slot) + 1
-            while True:
-                try:
-                    disk.publish_file(tmp, os.path.join(directory, f"{attempt_name(n)}.json"))
-                    break
-                except FileExistsError:
-                    n += 1
-        finally:
-            disk.remove(tmp)
-        disk.sync_published(directory)
+    _register(slot).append(record)
     sprint.journal.append("phase.reset", phase=phase, after=record.after, agent=agent)
     return Reset(record.after, agent)
 
@@ -80,23 +63,8 @@ def resets(slot: Slot) -> tuple[Reset, ...]:
     Raises:
         BoardError: one is damaged.
     """
-    found = []
-    for n in range(1, _highest(slot) + 1):
-        path = os.path.join(slot.path, _DIRECTORY, f"{attempt_name(n)}.json")
-        record = document.read(path, ResetRecord)
-        if record is None:
-            raise document.damaged(path, "is missing; resets count up from 1 without a gap")
-        found.append(Reset(record.after, record.agent))
-    return tuple(found)
+    return tuple(Reset(record.after, record.agent) for record in _register(slot).entries())
 
 
-def _highest(slot: Slot) -> int:
-    directory = os.path.join(slot.path, _DIRECTORY)
-    try:
-        names = os.listdir(directory)
-    except FileNotFoundError:
-        return 0
-    try:
-        return max((attempt_number(name.removesuffix(".json")) or 0 for name in names), default=0)
-    except ValueError as error:
-        raise document.damaged(directory, f"holds a name that is wrong: {error}") from error
+def _register(slot: Slot) -> Register[ResetRecord]:
+    return Register(os.path.join(slot.path, "resets"), ResetRecord)

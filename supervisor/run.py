@@ -30,6 +30,7 @@ from supervisor.mount import Mount, Server
 from supervisor.order import Order
 from supervisor.overlaid import Overlaid
 from supervisor.owner import stamp
+from supervisor.pause import paused
 from supervisor.phase import Agent, Phase
 from supervisor.record import AttemptState, Exit, Outcome, Output, Snapshot, Sprint
 from supervisor.vigil import Cause, Vigil
@@ -90,7 +91,13 @@ class Run:
             server = stack.enter_context(self._mount(repo, mounted, lock))
             made = self._make_git(repo, uid, gid)
             server.await_ready()
-            vigil = stack.enter_context(Vigil(self._phase, foreground=self._order.foreground))
+            vigil = stack.enter_context(
+                Vigil(
+                    self._phase,
+                    is_paused=lambda: paused(self._sprint).covers(self._phase.name),
+                    foreground=self._order.foreground,
+                )
+            )
             spec = view.jail_of(
                 self._view(repo, agent, text, mountpoint, made, uid, gid),
                 self._survey(repo, agent, uid),

@@ -33,10 +33,11 @@ def next_document(phases: Iterable[PhaseView], agent: str | None = None) -> dict
         agent: prefers phases that name this agent.
     """
     phases = list(phases)
-    ready = [v for v in phases if v.state is PhaseState.READY]
+    ready = [v for v in phases if v.state is PhaseState.READY and not v.paused]
     if agent is not None:
         ready.sort(key=lambda v: agent not in v.phase.agents)
     waiting = {v.phase.name: v.why for v in phases if v.state is PhaseState.BLOCKED}
+    waiting |= {v.phase.name: "paused" for v in phases if v.state is PhaseState.READY and v.paused}
     return {
         "next": ready[0].phase.name if ready else None,
         "ready": [v.phase.name for v in ready],
@@ -104,6 +105,7 @@ def _phase(
         "depends_on": list(view.phase.depends_on),
         "agents": list(view.phase.agents),
         "state": view.state.value,
+        "paused": view.paused,
         "reason": view.why or None,
         "waits_s": round(view.step.wait_s, 1) if isinstance(view.step, Try) else None,
         "gate": view.phase.gate,

@@ -12,7 +12,10 @@ from types import TracebackType
 from typing import Self
 
 from sandbox.child import Child
+from sandbox.freezer import Freezer
+from supervisor.halt import Halt
 from supervisor.mount import Mount
+from supervisor.pause import LOOK
 from supervisor.phase import Phase
 from supervisor.sign import Pulse
 
@@ -34,13 +37,23 @@ class Vigil:
 
     SIGTERM asks for an end with the phase's grace, SIGINT for one at once. In the foreground both,
     and SIGHUP, are passed on to the command, which then has its grace; the second SIGINT kills.
+    LOOK (SIGUSR1) has it look whether the phase is paused.
     """
 
-    def __init__(self, phase: Phase, *, foreground: bool = False) -> None:
+    def __init__(
+        self,
+        phase: Phase,
+        *,
+        is_paused: Callable[[], bool] = lambda: False,
+        foreground: bool = False,
+    ) -> None:
         self._phase = phase
+        self._is_paused = is_paused
         self._foreground = foreground
         self._kill_at: float | None = None
         self._cause: Cause | None = None
+        self._halt: Halt | None = None
+        self._looks = True  # somebody may have paused the phase before we could be told
 
     def __enter__(self) -> Self:
         # A signal becomes a byte in a pipe, which poll(2) sees: no handler runs at a bad moment.
@@ -51,7 +64,7 @@ class Vigil:
         self._previous_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         self._previous = {
             number: signal.signal(number, lambda *_: None)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, LOOK)
         }
         return self
 
@@ -88,22 +101,30 @@ class Vigil:
         stall_s = self._phase.stall_s
         pulse = Pulse(stall_s, sample, now) if stall_s is not None else None
         refresh_at = now + _REFRESH_S
+        halt = self._halt = Halt(self._is_paused, Freezer(child.processes))
         while child.poll() is None:
             now = time.monotonic()
+            if self._looks:
+                self._looks = False
+                if stood_s := halt.look(now):
+                    # That took none of its time, and the silence was not the agent's.
+                    deadline += stood_s
+                    pulse = Pulse(stall_s, sample, now) if stall_s is not None else None
             if now >= refresh_at:
                 refresh()
                 refresh_at = now + _REFRESH_S
             if self._kill_at is not None and now >= self._kill_at:
                 child.kill()
                 self._kill_at = None
+            elif halt.is_on:
+                pass
             elif self._cause is None and now >= deadline:
                 self._end(child, Cause.TIMEOUT)
             elif self._cause is None and pulse is not None and pulse.has_stalled(now):
                 self._end(child, Cause.STALL)
             due = pulse.due_s if pulse is not None and self._cause is None else None
-            limits = [
-                t for t in (self._kill_at, deadline, due, refresh_at) if t is not None and t > now
-            ]
+            clocks = (self._kill_at, refresh_at) + (() if halt.is_on else (deadline, due))
+            limits = [t for t in clocks if t is not None and t > now]
             wait_ms = (min(limits) - now) * 1000 + 1 if limits else None
             ready = {fd for fd, _ in poll.poll(wait_ms)}
             if self._wakeup in ready:
@@ -113,10 +134,14 @@ class Vigil:
                 self._cause = Cause.MOUNT
                 child.kill()
                 poll.unregister(server.fileno())
+        halt.close()
         return self._cause or Cause.EXIT
 
     def _answer(self, child: Child) -> None:
         for number in os.read(self._wakeup, 512):
+            if number == LOOK:
+                self._looks = True
+                continue
             if number == signal.SIGHUP and not self._foreground:
                 continue
             again = self._cause is not None
@@ -128,5 +153,7 @@ class Vigil:
 
     def _end(self, child: Child, cause: Cause, number: int = signal.SIGTERM) -> None:
         self._cause = cause
+        if self._halt is not None:
+            self._halt.lift(time.monotonic())  # or it could not hear us
         child.terminate(number)
         self._kill_at = time.monotonic() + self._phase.grace_s

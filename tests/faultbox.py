@@ -166,7 +166,7 @@ class Scenario(Fleet):
     def ledger(self, phase: str, attempt: int = 1) -> list[Entry]:
         try:
             lines = (self.lane(phase, attempt) / "outputs/ledger").read_text().splitlines()
-        except FileNotFoundError:
+        except (FileNotFoundError, IndexError):  # no ledger, or no sprint yet
             return []
         return [Entry(int(at), tuple(words)) for at, *words in map(str.split, lines)]
 
@@ -266,9 +266,14 @@ class Scenario(Fleet):
             return False
 
 
-def await_true(condition: Callable[[], object], what: str | Callable[[], str]) -> None:
+def await_true(
+    condition: Callable[[], object],
+    what: str | Callable[[], str],
+    *,
+    patience_s: float = _PATIENCE_S,
+) -> None:
     """Returns once `condition` holds; fails, naming what was waited for, if it never does."""
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"waited in vain for {what() if callable(what) else what}")

@@ -15,11 +15,11 @@ from typing import Any
 import click
 
 from sandbox.errors import SandboxError
-from supervisor.cli import hand, host, result, sprint
+from supervisor.cli import control, hand, host, result, sprint
 from supervisor.cli.root import cli
 from supervisor.errors import SupervisorError
 
-__all__ = ["cli", "hand", "host", "main", "result", "sprint"]
+__all__ = ["cli", "control", "hand", "host", "main", "result", "sprint"]
 
 
 def main(argv: list[str] | None = None) -> None:

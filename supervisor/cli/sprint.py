@@ -33,16 +33,6 @@ def up(
 
 @cli.command()
 @sprint_option
-@click.option("--now", is_flag=True, help="KILL at once instead of TERM and a grace.")
-def down(sprint_id: str | None, now: bool) -> int:
-    """End the running lanes, and the `nanosup up` that runs them."""
-    from supervisor.commands import down as command
-
-    return command.run(sprint_id=sprint_id, now=now)
-
-
-@cli.command()
-@sprint_option
 @json_flag
 @click.option("--watch", is_flag=True, help="Go on showing until the sprint has ended.")
 @click.option("--all", "everything", is_flag=True, help="Every sprint, not only the last.")

@@ -11,13 +11,14 @@ import pytest
 from supervisor.beat import Beat
 from supervisor.record import AttemptState, Exit, Input, Outcome, Output, Owner, Snapshot, Sprint
 from supervisor.reset import ResetRecord
+from supervisor.standstill import PauseRecord
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "board.md").read_text()
 
 
 @pytest.mark.parametrize(
     "kind",
-    [Owner, Outcome, Snapshot, Input, Output, Sprint, Beat, ResetRecord],
+    [Owner, Outcome, Snapshot, Input, Output, Sprint, Beat, ResetRecord, PauseRecord],
     ids=lambda kind: kind.__name__,
 )
 def test_every_key_of_every_document_is_described(kind: type[msgspec.Struct]) -> None:

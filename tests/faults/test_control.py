@@ -1,0 +1,161 @@
+"""Restart, pause and down: from any terminal, before, during and after a crash of `up`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.faultbox import Scenario, await_true, finish, phase, stand_in
+
+Make = Callable[..., Scenario]
+COUNTS = "for i in range(10**6):\n    say(str(i)); time.sleep(0.01)\n"
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    with ExitStack() as stack:
+
+        def made(toml: str) -> Scenario:
+            scenario = Scenario(tmp_path / "repo", toml)
+            stack.callback(scenario.close)
+            return scenario
+
+        yield made
+
+
+def ok(scenario: Scenario, *args: str) -> str:
+    done = scenario.run(*args)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def stands_still(scenario: Scenario, name: str, attempt: int = 1) -> bool:
+    """Whether an agent that prints all the time has printed nothing for a while."""
+    size = scenario.log(name, attempt).stat().st_size
+    with pytest.raises(AssertionError):
+        await_true(lambda: scenario.log(name, attempt).stat().st_size != size, "it", patience_s=0.3)
+    return True
+
+
+def await_growth(scenario: Scenario, name: str, attempt: int = 1) -> None:
+    size = scenario.log(name, attempt).stat().st_size
+    await_true(lambda: scenario.log(name, attempt).stat().st_size > size, f"{name} to go on")
+
+
+def test_restart_ends_what_runs_and_another_agent_takes_over(make: Make) -> None:
+    scenario = make(
+        stand_in("a", "say('a'); wait()") + stand_in("b", "say('b')")
+        + phase("p", agents=["a", "b"], restarts=0)
+    )  # fmt: skip
+    up = scenario.up()
+    scenario.await_entry("waits", "p")
+
+    assert '"ended": 1' in ok(scenario, "restart", "p", "--agent", "b", "--json")
+    code, said = finish(up)
+
+    assert code == 0, said
+    assert [(a["agent"], a["state"]) for a in scenario.attempts("p")] == [
+        ("a", "revoked"), ("b", "completed"),
+    ]  # fmt: skip
+    scenario.check_completed()
+
+
+def test_restart_reopens_a_failed_phase_without_up_and_the_next_up_goes_on(make: Make) -> None:
+    scenario = make(stand_in("a", "sys.exit(n < 3)") + phase("p", restarts=1, backoff_s=0.01))
+    assert scenario.run("up").returncode == 1
+    assert scenario.sprint()["state"] == "failed"
+
+    assert "`nanosup up` starts it" in ok(scenario, "restart", "p")
+
+    assert scenario.sprint()["state"] == "stopped"
+    scenario.complete()
+    assert scenario.states("p") == ["failed", "failed", "completed"]
+
+
+def test_restart_of_what_is_completed_or_unknown_is_refused(make: Make) -> None:
+    scenario = make(stand_in("a", "") + phase("p"))
+    assert scenario.run("up").returncode == 0
+
+    assert scenario.run("restart", "p").returncode == 14
+    assert scenario.run("restart", "q").returncode == 11
+    assert scenario.run("pause", "q").returncode == 11
+
+
+def test_pause_outlives_up_and_takes_none_of_the_time(make: Make) -> None:
+    scenario = make(
+        stand_in("a", "end = time.monotonic() + 9\n" + COUNTS)
+        + phase("p", timeout_s=1.5, stall_s=0.5, restarts=0)
+    )
+    up = scenario.up()
+    scenario.await_entry("said", "p")
+
+    ok(scenario, "pause", "p")
+    assert stands_still(scenario, "p")
+    up.kill()
+    finish(up)
+    assert stands_still(scenario, "p")
+    again = scenario.up()
+    # Longer than both limits: neither may run meanwhile.
+    with pytest.raises(AssertionError):
+        await_true(lambda: scenario.states("p") != ["running"], "its end", patience_s=1.5)
+    assert scenario.phase("p")["paused"]
+    assert "running, paused" in ok(scenario, "status")
+    ok(scenario, "resume", "p")
+    await_growth(scenario, "p")
+    code, _ = finish(again)
+
+    assert code == 1
+    assert scenario.states("p") == ["timed_out"]
+    scenario.check()
+
+
+def test_pause_outlives_the_keeper_and_nothing_starts_before_resume(make: Make) -> None:
+    scenario = make(stand_in("a", "n > 1 or wait()") + phase("p", restarts=1, backoff_s=0.01))
+    up = scenario.up()
+    scenario.await_entry("waits", "p")
+    ok(scenario, "pause")
+
+    os.kill(scenario.attempts("p")[0]["pid"], signal.SIGKILL)
+
+    await_true(lambda: scenario.states("p") == ["lost"], "the loss")
+    assert scenario.json("next")["waiting"] == {"p": "paused"}
+    assert scenario.run("claim", "p", "--agent", "me").returncode == 13
+    ok(scenario, "resume", "--all")
+    code, said = finish(up)
+    assert code == 0, said
+    scenario.check_completed()
+
+
+def test_down_ends_what_is_paused_or_stopped(make: Make) -> None:
+    scenario = make(stand_in("a", "n > 1 or wait()") + phase("p") + phase("q"))
+    up = scenario.up()
+    scenario.await_entry("waits", "p")
+    scenario.await_entry("waits", "q")
+    ok(scenario, "pause", "p")
+    os.kill(scenario.attempts("q")[0]["pid"], signal.SIGSTOP)
+    up.send_signal(signal.SIGSTOP)
+
+    ok(scenario, "down")
+
+    assert finish(up)[0] == 143
+    assert scenario.states("p") == scenario.states("q") == ["revoked"]
+    scenario.check_gone()
+    ok(scenario, "resume")
+    scenario.complete()
+
+
+def test_down_during_backoff_ends_at_once(make: Make) -> None:
+    scenario = make(stand_in("a", "sys.exit(n == 1)") + phase("p", restarts=1, backoff_s=600))
+    up = scenario.up()
+    await_true(lambda: scenario.sprints() and scenario.states("p") == ["failed"], "the failure")
+
+    assert ok(scenario, "down") == "nothing was running\n"
+
+    assert finish(up)[0] == 143
+    ok(scenario, "restart", "p")  # who asks for it does not wait for the rest of ten minutes
+    scenario.complete()
