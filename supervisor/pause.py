@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 
 from supervisor import clock
 from supervisor.board import SprintDir
@@ -41,6 +42,11 @@ def paused(sprint: SprintDir) -> Standstill:
         BoardError: a record is damaged.
     """
     return standstill(_register(sprint).entries())
+
+
+def paused_question(sprint: SprintDir, phase: str) -> Callable[[], bool]:
+    """Asks the board, each time it is called, whether `phase` is paused."""
+    return lambda: paused(sprint).covers(phase)
 
 
 def count(sprint: SprintDir) -> int:

@@ -30,7 +30,7 @@ from supervisor.mount import Mount, Server
 from supervisor.order import Order
 from supervisor.overlaid import Overlaid
 from supervisor.owner import stamp
-from supervisor.pause import paused
+from supervisor.pause import paused_question
 from supervisor.phase import Agent, Phase
 from supervisor.record import AttemptState, Exit, Outcome, Output, Snapshot, Sprint
 from supervisor.vigil import Cause, Vigil
@@ -91,13 +91,9 @@ class Run:
             server = stack.enter_context(self._mount(repo, mounted, lock))
             made = self._make_git(repo, uid, gid)
             server.await_ready()
-            vigil = stack.enter_context(
-                Vigil(
-                    self._phase,
-                    is_paused=lambda: paused(self._sprint).covers(self._phase.name),
-                    foreground=self._order.foreground,
-                )
-            )
+            is_paused = paused_question(self._sprint, self._phase.name)
+            vigil = Vigil(self._phase, is_paused=is_paused, foreground=self._order.foreground)
+            stack.enter_context(vigil)
             spec = view.jail_of(
                 self._view(repo, agent, text, mountpoint, made, uid, gid),
                 self._survey(repo, agent, uid),
