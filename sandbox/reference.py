@@ -60,18 +60,19 @@ def publish(repo: Repository, ref: str, commit: str, expected_old: str | None) -
             transaction.set_target(ref, pygit2.Oid(hex=commit))
     except (KeyError, ValueError, OSError, pygit2.GitError) as error:
         raise GitError(f"the ref {ref} cannot be set: {error}") from error
-    _give_to_owner(repo, ref)
+    give_to_owner(repo, ref)
 
 
-def _give_to_owner(repo: Repository, ref: str) -> None:
+def give_to_owner(repo: Repository, ref: str) -> None:
     """A repository of an ordinary user stays that user's when root works in it."""
     if os.geteuid() != 0:
         return
     owner = os.stat(repo.common_dir / "refs")
-    path = repo.common_dir / "refs"
-    for part in ref.removeprefix("refs/").split("/"):
-        path = path / part
-        try:
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-        except FileNotFoundError:
-            return
+    for top in (repo.common_dir, repo.common_dir / "logs"):
+        path = top
+        for part in ref.split("/"):
+            path = path / part
+            try:
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+            except FileNotFoundError:
+                break

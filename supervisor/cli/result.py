@@ -64,3 +64,14 @@ def diff(phase: str | None, sprint_id: str | None, as_json: bool, stat: bool) ->
     from supervisor.commands import diff as command
 
     return command.run(phase=phase, sprint_id=sprint_id, as_json=as_json, stat=stat)
+
+
+@cli.command()
+@sprint_option
+@json_flag
+@click.option("--branch", metavar="B", help="The branch; nanosup/SPRINT without it.")
+def ship(sprint_id: str | None, as_json: bool, branch: str | None) -> int:
+    """Make or fast-forward a branch at what every gate has passed."""
+    from supervisor.commands import ship as command
+
+    return command.run(branch=branch, sprint_id=sprint_id, as_json=as_json)
