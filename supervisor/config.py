@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from sandbox.tier import requirement_names
+from supervisor import ijson
 from supervisor.errors import ConfigError
 from supervisor.gate import gated, shipped, with_default
 from supervisor.graph import Graph, check_name, default_phases, nearest
@@ -22,6 +23,10 @@ from supervisor.resource import presets, prompts
 from supervisor.schema import AgentTable, File, PhaseTable, Words, Workspace, convert
 
 FILE = "nanosup.toml"
+_ANYONE = "anyone"
+_BY_HAND = (
+    "sh", "-c", "echo 'this sprint was begun by hand: no agent is configured for it' >&2; exit 1",
+)  # fmt: skip
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,9 +58,10 @@ def load(top: Path, *, agent: str | None = None, graph: str | None = None) -> Co
             f"no {FILE} in {top}: the default graph needs an agent",
             hint=f"run `nanosup init`, or name one: `nanosup up --agent {_some_preset()}`",
         )
-    if graph is not None:
-        tables["phase"] = _graph_tables(graph)
-    return build(tables, path, agent=agent)
+    if graph is None:
+        return build(tables, path, agent=agent)
+    tables["phase"] = _graph_tables(graph)
+    return build(tables, path, agent=agent, name=f"{path.name} with --graph")
 
 
 def load_graph(top: Path, *, graph: str | None = None) -> Config:
@@ -66,18 +72,36 @@ def load_graph(top: Path, *, graph: str | None = None) -> Config:
     """
     if (top / FILE).exists():
         return load(top, graph=graph)
-    tables: dict[str, Any] = {"agents": {"anyone": {"command": ["true"]}}}
+    tables: dict[str, Any] = {"agents": {}}
     if graph is not None:
         tables["phase"] = _graph_tables(graph)
-    return build(tables, top / FILE)
+    # Names of whoever people start. An `up` that goes on with such a sprint must not take them
+    # for agents that it can run, and still less for work that is done.
+    for name in (_ANYONE, *_named(tables.get("phase"))):
+        tables["agents"][name] = {"command": list(_BY_HAND)}
+    return build(tables, top / FILE, name="--graph" if graph is not None else FILE)
 
 
-def build(tables: Mapping[str, Any], path: Path, *, agent: str | None = None) -> Config:
-    """Checks `tables`, as parsed from `path`, and says what they mean."""
+def _named(phases: Any) -> list[str]:
+    """The agents that phases name and no preset is for, as far as they can be read."""
+    tables = [one for one in phases if isinstance(one, dict)] if isinstance(phases, list) else []
+    named = [one.setdefault("agents", [_ANYONE]) for one in tables]
+    words = [name for names in named if isinstance(names, list) for name in names]
+    return [name for name in words if isinstance(name, str) and name not in presets()]
+
+
+def build(
+    tables: Mapping[str, Any], path: Path, *, agent: str | None = None, name: str = ""
+) -> Config:
+    """Checks `tables`, as parsed from `path`, and says what they mean.
+
+    Args:
+        name: what errors call the source; the file's own name without it.
+    """
     try:
         return _build(tables, path.parent, agent)
     except ConfigError as error:
-        raise ConfigError(f"{path.name}: {error.message}", hint=error.hint) from None
+        raise ConfigError(f"{name or path.name}: {error.message}", hint=error.hint) from None
 
 
 def _build(tables: Mapping[str, Any], top: Path, override: str | None) -> Config:
@@ -153,8 +177,8 @@ def _graph_tables(source: str) -> Any:
         if source.endswith(".toml"):
             document: Any = tomllib.loads(text)
         else:
-            document = msgspec.json.decode(text)
-    except (tomllib.TOMLDecodeError, msgspec.DecodeError) as error:
+            document = ijson.loads(text.encode())
+    except (tomllib.TOMLDecodeError, ijson.StrictError) as error:
         raise ConfigError(f"--graph: {error}", hint="mend it") from None
     if isinstance(document, dict):
         known = document.get("phase", document.get("phases"))

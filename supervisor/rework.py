@@ -43,7 +43,7 @@ def judge(
         found: the completed attempts that count (`history.current`).
         tried: the attempts at the writer.
     """
-    if writer not in found:
+    if writer not in found or not graph[writer].access.writes:
         return Judgement()
     gates = gates_of(graph, writer)
     failed = [g for g in gates if g.name in found and found[g.name].verdict is Verdict.FAIL]

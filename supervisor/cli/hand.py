@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import click
 
-from supervisor.cli.option import goal_option, json_flag, sprint_option, token_option
+from supervisor.cli.option import (
+    goal_option,
+    graph_option,
+    json_flag,
+    sprint_option,
+    token_option,
+)
 from supervisor.cli.root import cli
 
 
@@ -12,11 +18,12 @@ from supervisor.cli.root import cli
 @sprint_option
 @json_flag
 @click.option("--agent", metavar="NAME", help="Prefer phases that name this agent.")
-def next_(sprint_id: str | None, as_json: bool, agent: str | None) -> int:
+@graph_option
+def next_(sprint_id: str | None, as_json: bool, agent: str | None, graph: str | None) -> int:
     """Print the phase to pick up next, or nothing."""
     from supervisor.commands import next as command
 
-    return command.run(sprint_id=sprint_id, as_json=as_json, agent=agent)
+    return command.run(sprint_id=sprint_id, as_json=as_json, agent=agent, graph=graph)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -25,14 +32,20 @@ def next_(sprint_id: str | None, as_json: bool, agent: str | None) -> int:
 @sprint_option
 @click.option("--agent", metavar="NAME", default="run", help="Who it is done in the name of.")
 @goal_option
+@graph_option
 def run(
-    phase: str, command: tuple[str, ...], sprint_id: str | None, agent: str, goal: str | None
+    phase: str,
+    command: tuple[str, ...],
+    sprint_id: str | None,
+    agent: str,
+    goal: str | None,
+    graph: str | None,
 ) -> int:
     """Claim PHASE and run COMMAND in its lane, in the foreground: nanosup run PHASE -- COMMAND…"""
     from supervisor.commands import run as run_command
 
     return run_command.run(
-        phase=phase, command=command, sprint_id=sprint_id, agent=agent, goal=goal
+        phase=phase, command=command, sprint_id=sprint_id, agent=agent, goal=goal, graph=graph
     )
 
 
@@ -42,6 +55,7 @@ def run(
 @click.option("--lease", "lease_s", metavar="SECONDS", type=click.FloatRange(min=1), default=3600)
 @sprint_option
 @goal_option
+@graph_option
 @json_flag
 def claim(
     phase: str,
@@ -49,6 +63,7 @@ def claim(
     lease_s: float,
     sprint_id: str | None,
     goal: str | None,
+    graph: str | None,
     as_json: bool,
 ) -> int:
     """Claim PHASE by hand, and print the token that ends the claim."""
@@ -60,6 +75,7 @@ def claim(
         lease_s=lease_s,
         sprint_id=sprint_id,
         goal=goal,
+        graph=graph,
         as_json=as_json,
     )
 
@@ -107,7 +123,7 @@ def unstuck(phase: str, sprint_id: str | None, force: bool) -> int:
 
 
 @cli.command()
-@click.option("--graph", metavar="FILE|JSON", help="Phases from here instead of nanosup.toml.")
+@graph_option
 def batch(graph: str | None) -> int:
     """Print what may run at once, in order: a JSON object a line."""
     from supervisor.commands import batch as command

@@ -11,4 +11,7 @@ sprint_option = click.option(
 goal_option = click.option(
     "--goal", metavar="TEXT", help="The sprint of this goal; begun if need be."
 )
+graph_option = click.option(
+    "--graph", metavar="FILE|JSON", help="Phases from here instead of nanosup.toml."
+)
 token_option = click.option("--token", metavar="T", required=True, help="What `claim` printed.")

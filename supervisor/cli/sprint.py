@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from supervisor.cli.option import json_flag, sprint_option
+from supervisor.cli.option import graph_option, json_flag, sprint_option
 from supervisor.cli.root import cli
 
 
 @cli.command()
 @click.option("--goal", "goals", multiple=True, metavar="TEXT", help="What the sprint is for.")
 @click.option("--agent", metavar="NAME", help="One agent, or preset, for every phase.")
-@click.option("--graph", metavar="FILE|JSON", help="Phases from here instead of nanosup.toml.")
+@graph_option
 @click.option("--detach", is_flag=True, help="Run in the background.")
 @click.option("--plain", is_flag=True, help="No live view: a line for each event.")
 @json_flag

@@ -18,6 +18,7 @@ def run(
     lease_s: float,
     sprint_id: str | None,
     goal: str | None,
+    graph: str | None,
     as_json: bool,
 ) -> int:
     """Prints the token, and nothing else."""
@@ -32,7 +33,9 @@ def run(
         from supervisor import sprint
 
         repo = repository.find(here.top)
-        chosen = sprint.current(board, repo, lambda: config.load_graph(here.top), goal=goal)
+        chosen = sprint.current(
+            board, repo, lambda: config.load_graph(here.top, graph=graph), goal=goal
+        )
     held = conductor.claim(board, chosen, phase, agent=agent, lease_s=lease_s)
     if as_json:
         document = {

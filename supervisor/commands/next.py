@@ -11,7 +11,7 @@ from supervisor.observe import observe
 from supervisor.views import next_document
 
 
-def run(*, sprint_id: str | None, as_json: bool, agent: str | None) -> int:
+def run(*, sprint_id: str | None, as_json: bool, agent: str | None, graph: str | None) -> int:
     here = place.find()
     try:
         phases = observe(place.choose(here.board, sprint_id)).phases
@@ -19,7 +19,7 @@ def run(*, sprint_id: str | None, as_json: bool, agent: str | None) -> int:
         if sprint_id is not None:
             raise
         # None yet: what whoever claims it would begin with.
-        phases = view(config.load_graph(here.top).graph, {})
+        phases = view(config.load_graph(here.top, graph=graph).graph, {})
     document = next_document(phases.values(), agent)
     if as_json:
         print(json.dumps(document, ensure_ascii=False))

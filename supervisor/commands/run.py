@@ -16,7 +16,13 @@ _TIMED_OUT = 124  # timeout(1)
 
 
 def run(
-    *, phase: str, command: tuple[str, ...], sprint_id: str | None, agent: str, goal: str | None
+    *,
+    phase: str,
+    command: tuple[str, ...],
+    sprint_id: str | None,
+    agent: str,
+    goal: str | None,
+    graph: str | None,
 ) -> int:
     """The command's own status; 128 + n for a signal; 125 when the lane could not be had.
 
@@ -28,7 +34,9 @@ def run(
     chosen = (
         here.board.sprint(sprint_id)
         if sprint_id is not None
-        else sprint.current(here.board, repo, lambda: config.load_graph(here.top), goal=goal)
+        else sprint.current(
+            here.board, repo, lambda: config.load_graph(here.top, graph=graph), goal=goal
+        )
     )
     record = chosen.record
     tier.choose(features, record.mount, record.require)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from supervisor.config import load
+from supervisor.config import load, load_graph
 from supervisor.errors import ConfigError
-from supervisor.phase import Access
+from supervisor.phase import Access, OnFail
 
 AGENT = '[agents.a]\ncommand = ["true"]\n'
 
@@ -115,3 +116,104 @@ def test_graph_option_takes_json_text(tmp_path: Path) -> None:
     config = load(top, graph='{"phase": [{"name": "one"}, {"name": "two", "depends_on": ["one"]}]}')
 
     assert [p.name for p in config.graph.order] == ["one", "two"]
+
+
+def test_graph_for_work_by_hand_may_name_whoever_works(tmp_path: Path) -> None:
+    graph = '[{"name": "one", "agents": ["me", "codex"]}, {"name": "two"}]'
+
+    config = load_graph(tmp_path, graph=graph)
+
+    assert [p.agents for p in config.graph.order] == [("me", "codex"), ("anyone",)]
+    assert config.agents["codex"].command[0] == "codex"
+    # An `up` that goes on with such a sprint must fail rather than take it for done.
+    assert config.agents["me"].command[-1].endswith("exit 1")
+
+
+@pytest.mark.parametrize(
+    ("graph", "said"),
+    [
+        ('[{"name": "a", "name": "b"}]', "key 'name' twice"),
+        ('[{"name": "a", "depends_on": ["a"]}]', "cycle: a → a"),
+        ('[{"name": "a", "depends_on": ["b"]}]', "'b', which does not exist"),
+        ('[{"name": "a"}, {"name": "a"}]', "is there twice"),
+        ('[{"name": "a", "access": "rw"}]', "'a'.access"),
+        ('[{"name": "../a"}]', "cannot be the name of a phase"),
+        ('{"phases": []}', "phase: empty"),
+        ("{}", 'no "phase" in it'),
+        ("[3]", "phase no. 1"),
+        ('[{"name": "a", "agents": [3]}]', "'a'.agents"),
+        ("[", "is not JSON"),
+        ("no/such/file.json", "cannot be read"),
+    ],
+)
+def test_bad_graph_is_refused_in_one_line(tmp_path: Path, graph: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_graph(tmp_path, graph=graph)
+
+    assert said in caught.value.message
+    assert "--graph" in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("gate = true\n", 'needs access = "read" and a JSON file'),
+        ('gate = true\noutputs = ["x.md"]\n', 'needs access = "read" and a JSON file'),
+        ('gate = true\noutputs = ["x.json"]\naccess = "write"\n', 'needs access = "read"'),
+        ('on_fail = "rework"\n', "are for gates"),
+        ("max_rounds = 1\n", "are for gates"),
+        ('gate = true\noutputs = ["x.json"]\non_fail = "rework"\n', "no phase before it writes"),
+        ('gate = true\noutputs = ["x.json"]\non_fail = "retry"\n', "'x'.on_fail"),
+        ('schemas = { "x.md" = "x" }\n', "not a .json file"),
+        ('schemas = { "x.json" = "x" }\n', "'x' cannot be read"),
+    ],
+)
+def test_gate_that_cannot_be_one_is_refused(tmp_path: Path, keys: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load(write(tmp_path, AGENT + '[[phase]]\nname = "x"\n' + keys))
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ("[]", "an object was expected"),
+        ('{"type": "strnig"}', "is no JSON Schema"),
+        ('{"a": 1, "a": 2}', "key 'a' twice"),
+        ('{"properties": {"x": {"$ref": "file:///etc/passwd"}}}', "only references within it"),
+        ('{"properties": {"x": {"$ref": "#/$defs/no"}}}', "leads nowhere"),
+    ],
+)
+def test_schema_that_is_none_is_refused(tmp_path: Path, schema: str, said: str) -> None:
+    (tmp_path / "s.json").write_text(schema)
+    table = '[[phase]]\nname = "x"\nschemas = { "x.json" = "s.json" }\n'
+
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load(write(tmp_path, AGENT + table))
+
+
+def test_names_of_gates_make_gates_and_ship_their_schemas(tmp_path: Path) -> None:
+    text = AGENT + '[workspace]\non_fail = "rework"\nmax_rounds = 5\n'
+    default = load(write(tmp_path, text)).graph
+    own = load(
+        write(
+            tmp_path,
+            text
+            + '[[phase]]\nname = "review"\noutputs = ["review.json"]\n'
+            + '[[phase]]\nname = "qa"\noutputs = ["qa.txt"]\n'
+            + '[[phase]]\nname = "security"\n'
+            + '[[phase]]\nname = "build"\naccess = "write"\n'
+            + '[[phase]]\nname = "look"\ndepends_on = ["build"]\noutputs = ["l.json"]\n'
+            + 'gate = true\non_fail = "reject"\n',
+        )
+    ).graph
+
+    assert [p.name for p in default.order if p.gate] == ["review", "security", "qa"]
+    assert {(p.on_fail, p.max_rounds) for p in default.order if p.gate} == {(OnFail.REWORK, 5)}
+    assert [p.name for p in default.order if p.schemas] == [
+        "plan", "review", "security", "qa", "ship",
+    ]  # fmt: skip
+    assert [p.name for p in own.order if p.gate] == ["review", "look"]
+    # Nothing before it writes, so there is nothing to open again.
+    assert own["review"].on_fail is OnFail.REJECT
+    assert own["look"].on_fail is OnFail.REJECT
