@@ -175,3 +175,21 @@ def find(start: Path) -> Repository:
         shallow=(common_dir / "shallow").exists(),
         partial=partial,
     )
+
+
+def is_ancestor(repo: Repository, ancestor: str, commit: str, *object_dirs: str) -> bool:
+    """Whether `commit` is `ancestor`, or has it in its history. False where either is missing.
+
+    Args:
+        object_dirs: where else commits may be.
+    """
+    if ancestor == commit:
+        return True
+    handle = repo.open()
+    try:
+        for path in object_dirs:
+            if os.path.isdir(path):
+                handle.odb.add_disk_alternate(path)
+        return bool(handle.descendant_of(commit, ancestor))
+    except (KeyError, ValueError, pygit2.GitError):
+        return False

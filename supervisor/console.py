@@ -11,6 +11,7 @@ from rich.text import Text
 
 from supervisor.board import Board
 from supervisor.decide import AttemptView, PhaseState, PhaseView
+from supervisor.footing import Footing
 from supervisor.name import attempt_name
 from supervisor.observe import SprintView
 from supervisor.policy import Try
@@ -35,10 +36,12 @@ def open_console() -> Console:
     return plain if plain.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
 
 
-def show(sprint: SprintView, board: Board) -> None:
+def show(sprint: SprintView, board: Board, footing: Footing | None = None) -> None:
     """Prints the table of a sprint."""
     console = open_console()
     console.print(headline(sprint, board))
+    if footing is not None:
+        console.print(_footing(footing))
     console.print(table(sprint, board))
 
 
@@ -59,6 +62,13 @@ def headline(sprint: SprintView, board: Board) -> Text:
         (f"  tier {'+'.join(tiers)}" if tiers else "", "dim"),
         goal,
     )
+
+
+def _footing(footing: Footing) -> Text:
+    words = f"stacked on sprint {footing.sprint}, {footing.state or 'which was removed'}"
+    if footing.sound:
+        return Text(words, style="dim")
+    return Text(f"{words}: what it is based on was rejected, failed or made anew", style="red")
 
 
 def table(sprint: SprintView, board: Board) -> Table:

@@ -18,7 +18,7 @@ class Live:
 
     def __init__(self, board: Board, *sprints: SprintDir) -> None:
         self._board = board
-        self._sprints = sprints
+        self._sprints = list(sprints)
         self._live = RichLive(console=open_console(), auto_refresh=False, transient=False)
 
     def __enter__(self) -> Self:
@@ -35,6 +35,10 @@ class Live:
         if error is None:
             self.update()
         self._live.stop()
+
+    def add(self, sprint: SprintDir) -> None:
+        """Shows one more, below the others."""
+        self._sprints.append(sprint)
 
     def update(self) -> None:
         """Reads the board and draws it."""

@@ -163,7 +163,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Sprint(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of the graph towards one goal, from one base snapshot. Frozen at its start."""
+    """One run of the graph towards one goal, from one base snapshot. Frozen at its start.
+
+    Attributes:
+        stacked_on: the sprint whose sealed tree the base is.
+    """
 
     id: str
     goal: str
@@ -175,4 +179,5 @@ class Sprint(msgspec.Struct, frozen=True, kw_only=True):
     max_lanes: int = 4
     mount: str = "auto"
     require: tuple[str, ...] = ()
+    stacked_on: str | None = None
     format: int = FORMAT

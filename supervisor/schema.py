@@ -29,6 +29,7 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         share: directories of the host's working tree bound read-only into every lane.
         home_read: further paths under HOME that lanes may read.
         max_lanes: lanes at once, over all sprints that one `nanosup up` runs.
+        stack: base a sprint on what the one before it has sealed.
         log_limit: bytes that each log of a lane may take.
         on_fail, max_rounds: for every gate with a write phase before it that does not say itself.
         mount: what lanes are held by: a tier, or the best that the host has.
@@ -39,6 +40,7 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     share: Words = ()
     home_read: Words = ()
     max_lanes: Annotated[int, Meta(ge=1, le=1000)] = 4
+    stack: bool = False
     log_limit: LogLimit = LOG_LIMIT
     on_fail: OnFail = OnFail.REJECT
     max_rounds: Rounds = 2

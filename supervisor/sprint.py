@@ -14,10 +14,11 @@ from supervisor import clock, name
 from supervisor.board import Board, SprintDir
 from supervisor.config import Config
 from supervisor.decide import SprintState
-from supervisor.errors import ConfigError
+from supervisor.errors import BlockedError, ConfigError
 from supervisor.observe import observe
 from supervisor.phase import Agent
 from supervisor.record import Snapshot, Sprint
+from supervisor.stack import foundation, sealed
 
 # git takes a file for possibly changed ("racy") when its time is not older than the index's. So
 # what comes from the tree is shown as this much older than the sprint.
@@ -25,15 +26,28 @@ _SETTLED_S = 60
 _ENDED = frozenset({SprintState.COMPLETED, SprintState.FAILED, SprintState.REJECTED})
 
 
-def begin(board: Board, repo: Repository, config: Config, *, goal: str) -> SprintDir:
+def begin(
+    board: Board,
+    repo: Repository,
+    config: Config,
+    *,
+    goal: str,
+    on: tuple[str, Snapshot] | None = None,
+) -> SprintDir:
     """Puts a new sprint on the board.
+
+    Args:
+        on: the sprint that it is stacked on, and what that has sealed, to be its base.
 
     Raises:
         BoardError: the board cannot be written; nothing was.
         GitError: the snapshot cannot be made.
     """
     board.prepare()
-    commit, tree = snapshot(repo, config.workspace.snapshot, Path(board.objects_path))
+    if on is None:
+        commit, tree = snapshot(repo, config.workspace.snapshot, Path(board.objects_path))
+    else:
+        commit, tree = on[1].commit, on[1].tree
     now = clock.utc_now()
     record = Sprint(
         id=name.sprint_id(now, os.urandom(3)),
@@ -51,9 +65,12 @@ def begin(board: Board, repo: Repository, config: Config, *, goal: str) -> Sprin
         max_lanes=config.workspace.max_lanes,
         mount=config.workspace.mount,
         require=config.workspace.require,
+        stacked_on=on[0] if on else None,
     )
     sprint = board.create_sprint(record)
-    sprint.journal.append("sprint.created", goal=goal, commit=commit, tree=tree)
+    sprint.journal.append(
+        "sprint.created", goal=goal, commit=commit, tree=tree, stacked_on=record.stacked_on
+    )
     return sprint
 
 
@@ -65,6 +82,9 @@ def current(
     Args:
         wanted: reads the configuration; called only where a sprint has to be begun.
         goal: the last sprint of this goal that has not ended, or a new one for it.
+
+    Raises:
+        BlockedError: a new one is to be stacked on a sprint that has not sealed anything yet.
     """
     for known in reversed(board.sprints()):
         found = board.sprint(known)
@@ -72,7 +92,21 @@ def current(
             return found
         if found.record.goal == goal and observe(found).state not in _ENDED:
             return found
-    return begin(board, repo, wanted(), goal=goal or "")
+    config = wanted()
+    return begin(board, repo, config, goal=goal or "", on=_on(board, repo, config))
+
+
+def _on(board: Board, repo: Repository, config: Config) -> tuple[str, Snapshot] | None:
+    below = foundation(board, repo) if config.workspace.stack else None
+    if below is None:
+        return None
+    base = sealed(observe(below))
+    if base is None:
+        raise BlockedError(
+            f"sprint {below.id}, on which this one is to be stacked, is still being built",
+            hint="wait for it, or begin with `nanosup up --no-stack --goal …`",
+        )
+    return below.id, base
 
 
 def check_agents(agents: Mapping[str, Agent], top: Path) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from supervisor.decide import AttemptView, PhaseState, PhaseView
+from supervisor.footing import Footing
 from supervisor.history import round_of
 from supervisor.journal import Event
 from supervisor.observe import SprintView
@@ -17,13 +18,19 @@ from supervisor.policy import Try
 from supervisor.record import Exit
 
 
-def status_document(sprints: list[SprintView], pulses: Mapping[tuple[str, str, int], Any]) -> Any:
+def status_document(
+    sprints: list[SprintView],
+    pulses: Mapping[tuple[str, str, int], Any],
+    footings: Mapping[str, Footing] | None = None,
+) -> Any:
     """The answer of `status --json`.
 
     Args:
         pulses: (sprint, phase, attempt) → what its keeper last said of its processes.
+        footings: sprint → what it is stacked on.
     """
-    return {"sprints": [_sprint(sprint, pulses) for sprint in sprints]}
+    footings = footings or {}
+    return {"sprints": [_sprint(s, pulses, footings.get(s.record.id)) for s in sprints]}
 
 
 def next_document(phases: Iterable[PhaseView], agent: str | None = None) -> dict[str, Any]:
@@ -82,7 +89,9 @@ def duration(seconds: float | None) -> str:
     return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"
 
 
-def _sprint(seen: SprintView, pulses: Mapping[tuple[str, str, int], Any]) -> dict[str, Any]:
+def _sprint(
+    seen: SprintView, pulses: Mapping[tuple[str, str, int], Any], footing: Footing | None
+) -> dict[str, Any]:
     record = seen.record
     return {
         "id": record.id,
@@ -90,10 +99,16 @@ def _sprint(seen: SprintView, pulses: Mapping[tuple[str, str, int], Any]) -> dic
         "state": seen.state.value,
         "created_at": record.created_at,
         "base": {"commit": record.base.commit, "tree": record.base.tree},
+        "stacked_on": _footing(footing) if footing else None,
         "driven": seen.driven,
         "round": max((view.round for view in seen.phases.values()), default=1),
         "phases": [_phase(view, seen, pulses) for view in seen.phases.values()],
     }
+
+
+def _footing(footing: Footing) -> dict[str, Any]:
+    state = footing.state.value if footing.state else None
+    return {"sprint": footing.sprint, "state": state, "sound": footing.sound}
 
 
 def _phase(

@@ -12,6 +12,11 @@ from supervisor.cli.root import cli
 @click.option("--goal", "goals", multiple=True, metavar="TEXT", help="What the sprint is for.")
 @click.option("--agent", metavar="NAME", help="One agent, or preset, for every phase.")
 @graph_option
+@click.option(
+    "--stack/--no-stack",
+    default=None,
+    help="Base the sprint on what the one before it builds. Default: as nanosup.toml says.",
+)
 @click.option("--detach", is_flag=True, help="Run in the background.")
 @click.option("--plain", is_flag=True, help="No live view: a line for each event.")
 @json_flag
@@ -19,6 +24,7 @@ def up(
     goals: tuple[str, ...],
     agent: str | None,
     graph: str | None,
+    stack: bool | None,
     detach: bool,
     plain: bool,
     as_json: bool,
@@ -27,7 +33,13 @@ def up(
     from supervisor.commands import up as command
 
     return command.run(
-        goals=goals, agent=agent, graph=graph, detach=detach, plain=plain, as_json=as_json
+        goals=goals,
+        agent=agent,
+        graph=graph,
+        stack=stack,
+        detach=detach,
+        plain=plain,
+        as_json=as_json,
     )
 
 

@@ -8,6 +8,7 @@ from supervisor import place
 from supervisor.board import Board
 from supervisor.decide import SprintState
 from supervisor.errors import NotFoundError
+from supervisor.footing import footings
 from supervisor.observe import SprintView, observe
 from supervisor.pulse import pulses
 from supervisor.views import status_document
@@ -31,15 +32,18 @@ def run(*, sprint_id: str | None, as_json: bool, watch: bool, everything: bool) 
             for name, view in s.phases.items()
             for a in view.attempts
         }
-        print(json.dumps(status_document(seen, found), ensure_ascii=False))
+        print(
+            json.dumps(status_document(seen, found, footings(here.board, seen)), ensure_ascii=False)
+        )
         return 0
     if not seen:
         print("no sprint yet: begin one with `nanosup up`")
         return 0
     from supervisor import console
 
+    under = footings(here.board, seen)
     for sprint in seen:
-        console.show(sprint, here.board)
+        console.show(sprint, here.board, under.get(sprint.record.id))
     return 0
 
 
