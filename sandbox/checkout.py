@@ -1,9 +1,8 @@
 """Git trees as directories: made once, never changed, shared by lanes without FUSE.
 
 Files are hard links to a store that is keyed by blob and mode, so a second tree costs what is new
-in it. Content, modes and names are those that the FUSE tier shows: blobs as they are stored, with
-no conversion. Nothing here is ever handed out writable: lanes see it through an overlay or get
-copies.
+in it. Content, modes and names are those that the FUSE tier shows. Nothing here is ever handed out
+writable: lanes see it through an overlay or get copies.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox import syscalls
+from sandbox import gitattribute, syscalls
 from sandbox.errors import MountError
 from sandbox.gitname import Refusal, refusal
 from sandbox.gitobject import MODE_EXECUTABLE, MODE_SYMLINK, Kind, name_object
 from sandbox.repository import Repository
+from sandbox.smudge import NOTHING, Rules, Smudge, to_worktree
 from sandbox.tree import S_IFGITLINK, S_IFTREE, GitTree
 
 EPOCH_NS = 946_684_800 * 1_000_000_000
@@ -115,16 +115,16 @@ class _Builder:
         self._git = git
         self._room = room
         self._check = check
-        self._used: dict[tuple[bytes, int], int] = {}
+        self._used: dict[tuple[bytes, str], int] = {}
         self._lines: list[bytes] = []
 
     def build(self, target: str) -> list[bytes]:
         """Returns the lines of the manifest."""
         os.mkdir(target, 0o755)
         top = os.open(target, _DIRECTORY)
-        frames = [(top, b"", self._git.entries(self._git.root))]
+        frames = [(top, b"", *self._listed(self._git.root, b"", None))]
         while frames:
-            fd, prefix, entries = frames[-1]
+            fd, prefix, entries, rules = frames[-1]
             for mode, name, oid in entries:
                 # What no git would check out: the repository may be one that somebody has crafted.
                 if refusal(name, symlink=mode == MODE_SYMLINK) is not Refusal.NONE:
@@ -133,14 +133,16 @@ class _Builder:
                     os.mkdir(name, 0o755, dir_fd=fd)
                 if mode == S_IFTREE:
                     below = os.open(name, _DIRECTORY, dir_fd=fd)
-                    frames.append((below, prefix + name + b"/", self._git.entries(oid)))
+                    inner = prefix + name + b"/"
+                    frames.append((below, inner, *self._listed(oid, inner, rules)))
                     break
                 if mode == S_IFGITLINK:
                     self._settle_directory(fd, name, prefix + name)
                 elif mode == MODE_SYMLINK:
                     self._symlink(fd, name, oid, prefix + name)
                 else:
-                    self._file(fd, name, oid, mode, prefix + name)
+                    todo = rules.smudge(prefix + name) if rules is not None else NOTHING
+                    self._file(fd, name, oid, mode, prefix + name, todo)
             else:
                 frames.pop()
                 os.close(fd)
@@ -149,6 +151,16 @@ class _Builder:
                     self._settle_directory(frames[-1][0], path.rpartition(b"/")[2], path)
         self._settle_directory(None, os.fsencode(target), b"")
         return self._lines
+
+    def _listed(
+        self, oid: bytes, prefix: bytes, above: Rules | None
+    ) -> tuple[Iterator[tuple[int, bytes, bytes]], Rules | None]:
+        """The entries of a tree, and the conversions that hold in it."""
+        entries = list(self._git.entries(oid))
+        for mode, name, entry in entries:
+            if name == gitattribute.FILE_NAME and stat.S_ISREG(mode):
+                return iter(entries), Rules(prefix, self._git.read(entry), above)
+        return iter(entries), above
 
     def _settle_directory(self, fd: int | None, name: bytes, path: bytes) -> None:
         os.chmod(name, 0o755, dir_fd=fd)  # whatever the umask
@@ -168,26 +180,27 @@ class _Builder:
             os.chown(name, self._store.uid, self._store.gid, dir_fd=fd, follow_symlinks=False)
         os.utime(name, ns=(EPOCH_NS, EPOCH_NS), dir_fd=fd, follow_symlinks=False)
 
-    def _file(self, fd: int, name: bytes, oid: bytes, mode: int, path: bytes) -> None:
+    def _file(self, fd: int, name: bytes, oid: bytes, mode: int, path: bytes, todo: Smudge) -> None:
         executable = mode == MODE_EXECUTABLE
         # Two files of one tree must not be one inode: rename(2) and `mv` would take them for the
         # same file. So the n-th occurrence of a blob in a tree is the n-th copy in the store.
-        number = self._used.get((oid, executable), 0)
-        self._used[oid, executable] = number + 1
+        kind = ("x" if executable else "-") + todo.key
+        number = self._used.get((oid, kind), 0)
+        self._used[oid, kind] = number + 1
         text = oid.hex()
-        held = os.path.join(
-            self._store.base, "files", text[:2], f"{text[2:]}{'x' if executable else '-'}{number}"
-        )
+        held = os.path.join(self._store.base, "files", text[:2], f"{text[2:]}{kind}{number}")
         permissions = 0o755 if executable else 0o644
         try:
-            self._link(held, fd, name, oid, permissions)
+            self._link(held, fd, name, oid, permissions, todo)
         except FileNotFoundError:
-            self._write(held, oid, permissions)
+            self._write(held, oid, permissions, todo)
             os.link(held, name, dst_dir_fd=fd)
         size = os.stat(name, dir_fd=fd).st_size
         self._lines.append(b"%o %d %s" % (stat.S_IFREG | permissions, size, path))
 
-    def _link(self, held: str, fd: int, name: bytes, oid: bytes, permissions: int) -> None:
+    def _link(
+        self, held: str, fd: int, name: bytes, oid: bytes, permissions: int, todo: Smudge
+    ) -> None:
         """Raises FileNotFoundError where the store lacks it, or has it damaged."""
         found = os.lstat(held)
         good = (
@@ -196,7 +209,7 @@ class _Builder:
             and found.st_uid == self._store.uid
         )
         if good and self._check:
-            good = name_object(Kind.BLOB, Path(held).read_bytes()) == oid
+            good = Path(held).read_bytes() == self._content(oid, todo)
         if not good:
             raise FileNotFoundError(held)
         try:
@@ -204,10 +217,14 @@ class _Builder:
         except OSError:  # EMLINK
             raise FileNotFoundError(held) from None
 
-    def _write(self, held: str, oid: bytes, permissions: int) -> None:
+    def _content(self, oid: bytes, todo: Smudge) -> bytes:
         data = self._git.read(oid)
         if name_object(Kind.BLOB, data) != oid:
             raise OSError(5, f"the git object {oid.hex()} is damaged: run `git fsck`")
+        return data if todo == NOTHING else to_worktree(data, todo, oid.hex())
+
+    def _write(self, held: str, oid: bytes, permissions: int, todo: Smudge) -> None:
+        data = self._content(oid, todo)
         os.makedirs(os.path.dirname(held), mode=0o700, exist_ok=True)
         temporary = os.path.join(self._room, "file")
         with open(temporary, "wb") as file:

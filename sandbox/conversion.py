@@ -57,32 +57,38 @@ def _crlf(value: Value) -> LineEnd | None:
     return LineEnd.GUESS if value == b"auto" else None
 
 
-def plan(attributes: Mapping[bytes, Value], *, autocrlf: bool, reencode: bool) -> Plan:
-    """What `git add` would do.
+def crlf_of(attributes: Mapping[bytes, Value]) -> Value:
+    """What `text` says of a file, or the older `crlf` where it says nothing that git knows."""
+    value = attributes.get(b"text")
+    return attributes.get(b"crlf") if _crlf(value) is None else value
 
-    `autocrlf`: core.autocrlf is true or input. `reencode`: files are as a checkout made them, in
-    their working-tree-encoding; in a lane they are as the blobs are.
-    """
+
+def encoding_of(attributes: Mapping[bytes, Value]) -> str:
+    """The `working-tree-encoding` of a file, or an empty string."""
+    encoding = attributes.get(b"working-tree-encoding")
+    return encoding.decode("ascii", "replace") if isinstance(encoding, bytes) else ""
+
+
+def plan(attributes: Mapping[bytes, Value], *, autocrlf: bool) -> Plan:
+    """What `git add` would do. `autocrlf`: core.autocrlf is true or input."""
     if not attributes and not autocrlf:
         return NO_PLAN
-    line_end = _crlf(attributes.get(b"text"))
-    if line_end is None:
-        line_end = _crlf(attributes.get(b"crlf"))
+    line_end = _crlf(crlf_of(attributes))
     if line_end is not LineEnd.KEEP and attributes.get(b"eol") in {b"lf", b"crlf"}:
         line_end = line_end or LineEnd.CONVERT
     if line_end is None:
         line_end = LineEnd.GUESS if autocrlf else LineEnd.KEEP
-    encoding = attributes.get(b"working-tree-encoding") if reencode else None
     driver = attributes.get(b"filter")
     return Plan(
         line_end,
         attributes.get(b"ident") is True,
-        encoding.decode("ascii", "replace") if isinstance(encoding, bytes) else "",
+        encoding_of(attributes),
         driver.decode("utf-8", "replace") if isinstance(driver, bytes) else "",
     )
 
 
-def _is_binary(data: bytes) -> bool:
+def is_binary(data: bytes) -> bool:
+    """Whether git takes the content for binary (convert_is_binary)."""
     lone_cr = data.count(b"\r") - data.count(b"\r\n")
     if lone_cr or b"\0" in data:
         return True
@@ -95,14 +101,23 @@ def _is_binary(data: bytes) -> bool:
 
 
 def _has_crlf(blob: bytes) -> bool:
-    return b"\r\n" in blob and not _is_binary(blob)
+    return b"\r\n" in blob and not is_binary(blob)
 
 
 class EncodingFailure(ValueError):  # noqa: N818 (not an error of the seal: the file is kept as is)
     """Raised when a file is not in the encoding that its attributes say."""
 
 
+# Names that git knows and no codec does: the byte order mark must be there.
+_BOMS = {"utf-16le-bom": codecs.BOM_UTF16_LE, "utf-16be-bom": codecs.BOM_UTF16_BE}
+
+
 def _to_utf8(data: bytes, encoding: str) -> bytes:
+    bom = _BOMS.get(encoding.lower())
+    if bom is not None:
+        if not data.startswith(bom):
+            raise EncodingFailure(f"not valid {encoding}")
+        encoding, data = encoding[:-4], data[len(bom) :]
     try:
         name = codecs.lookup(encoding).name
         return data if name == "utf-8" else data.decode(name).encode("utf-8")
@@ -122,7 +137,7 @@ def to_git(data: bytes, todo: Plan, tracked: Callable[[], bytes | None]) -> byte
         data = _to_utf8(data, todo.encoding)
     if todo.line_end is LineEnd.CONVERT:
         data = data.replace(b"\r\n", b"\n")
-    elif todo.line_end is LineEnd.GUESS and b"\r\n" in data and not _is_binary(data):
+    elif todo.line_end is LineEnd.GUESS and b"\r\n" in data and not is_binary(data):
         before = tracked()
         if before is None or not _has_crlf(before):
             data = data.replace(b"\r\n", b"\n")

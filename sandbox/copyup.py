@@ -12,7 +12,8 @@ import stat
 
 from sandbox import layer
 from sandbox.merge import Merge
-from sandbox.node import Directory, Node, Place
+from sandbox.node import Directory, Node, Place, Smudged
+from sandbox.smudge import to_worktree
 from sandbox.stack import LayerStack
 from sandbox.tree import GitTree
 from sandbox.upper import Upper, set_opaque
@@ -178,8 +179,8 @@ class CopyUp:
             for handle in node.extra.handles:
                 if handle.data is not None:
                     return handle.data
-        assert self._tree is not None and node.oid is not None
-        return self._tree.read(node.oid)
+        assert self._tree is not None
+        return content_of(self._tree, node)
 
     def _copy_special(self, node: Node, temporary: bytes) -> None:
         work_fd = self._upper.work_fd
@@ -287,6 +288,15 @@ class CopyUp:
         for name in directory.covered - directory.children.keys():
             os.unlink(name, dir_fd=fd)
         directory.covered = set()
+
+
+def content_of(tree: GitTree, node: Node) -> bytes:
+    """What a checkout of the tree would put into this file, or symlink."""
+    assert node.oid is not None
+    data = tree.read(node.oid)
+    if isinstance(node, Smudged):
+        return to_worktree(data, node.smudge, node.oid.hex())
+    return data
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -60,7 +60,6 @@ class Fold:
     """One folding. `notes` tells what was left out.
 
     Args:
-        reencode: files are in their working-tree-encoding (a checkout), not as the blobs are.
         reuse: gives the entry of a file whose stat data says that it is unchanged.
     """
 
@@ -70,14 +69,12 @@ class Fold:
         setting: Setting,
         *,
         notes: Notes,
-        reencode: bool = False,
         reuse: Callable[[bytes, os.stat_result], Entry | None] | None = None,
         top_git: bool = False,
     ) -> None:
         self._store = store
         self._setting = setting
         self._notes = notes
-        self._reencode = reencode
         self._reuse = reuse
         self._top_git = top_git
 
@@ -308,7 +305,7 @@ class Fold:
 
     def _plan(self, place: _Place, path: bytes) -> Plan:
         found: Mapping[bytes, gitattribute.Value] = place.attributes.resolve(path)
-        todo = plan(found, autocrlf=self._setting.autocrlf, reencode=self._reencode)
+        todo = plan(found, autocrlf=self._setting.autocrlf)
         if todo.driver:
             self._notes.say(
                 f"filter={shown(todo.driver.encode())} is not run: "

@@ -11,9 +11,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sandbox import gitattribute
 from sandbox.gitobject import MODE_GITLINK, MODE_SYMLINK, MODE_TREE, Tree, sorted_entries
 from sandbox.indexfile import Builder, CachedTree
 from sandbox.repository import Repository
+from sandbox.smudge import NOTHING, Rules, to_worktree
 from sandbox.store import Store
 from sandbox.strata import open_strata, walk_stats
 
@@ -23,17 +25,19 @@ def _collect(
 ) -> CachedTree:
     """Adds all paths of `tree` in index order. Trees are held as iterators, not by recursion."""
     root = CachedTree(b"", tree)
-    pending = [(b"", root, iter(sorted_entries(store.read_tree(tree))))]
+    top = store.read_tree(tree)
+    pending = [(b"", root, iter(sorted_entries(top)), _rules(store, b"", top, None))]
     size, add = store.size, builder.add
     while pending:
-        prefix, node, entries = pending[-1]
+        prefix, node, entries, rules = pending[-1]
         for name, (mode, oid) in entries:
             path = prefix + name
             if mode == MODE_TREE:
                 child = CachedTree(name, oid)
                 node.children.append(child)
                 below: Tree = store.read_tree(oid)
-                pending.append((path + b"/", child, iter(sorted_entries(below))))
+                inner = _rules(store, path + b"/", below, rules)
+                pending.append((path + b"/", child, iter(sorted_entries(below)), inner))
                 break
             node.count += 1
             status = found.get(path) if found else None
@@ -41,6 +45,8 @@ def _collect(
                 add(path, mode, oid, 0)
             elif status is not None and stat.S_ISLNK(status.st_mode) == (mode == MODE_SYMLINK):
                 add(path, mode, oid, status.st_size, (status.st_mtime_ns, status.st_ctime_ns))
+            elif rules is not None and rules.converts and mode != MODE_SYMLINK:
+                add(path, mode, oid, _smudged_size(store, rules, path, oid))
             else:
                 add(path, mode, oid, size(oid))
         else:
@@ -48,6 +54,21 @@ def _collect(
             if pending:
                 pending[-1][1].count += node.count
     return root
+
+
+def _rules(store: Store, prefix: bytes, tree: Tree, above: Rules | None) -> Rules | None:
+    """The conversions that a checkout does in a directory."""
+    entry = tree.get(gitattribute.FILE_NAME)
+    if entry is None or not stat.S_ISREG(entry[0]):
+        return above
+    return Rules(prefix, store.read(entry[1])[1], above)
+
+
+def _smudged_size(store: Store, rules: Rules, path: bytes, oid: bytes) -> int:
+    todo = rules.smudge(path)
+    if todo == NOTHING:
+        return store.size(oid)
+    return len(to_worktree(store.read(oid)[1], todo, oid.hex()))
 
 
 def record(

@@ -6,8 +6,9 @@ import os
 import stat
 from collections.abc import Iterator
 
-from sandbox import layer
-from sandbox.node import BORN, Directory, Node, Place, path_ino
+from sandbox import gitattribute, layer
+from sandbox.node import BORN, Directory, Node, Place, Smudged, path_ino
+from sandbox.smudge import NOTHING, Rules
 from sandbox.stack import LayerStack
 from sandbox.tree import S_IFGITLINK, S_IFTREE, GitTree
 from sandbox.upper import Upper, is_opaque, reopen_directory
@@ -16,6 +17,8 @@ _GIT_DIRECTORY = stat.S_IFDIR | 0o755
 _GIT_FILE = stat.S_IFREG | 0o644
 _GIT_EXECUTABLE = stat.S_IFREG | 0o755
 _GIT_SYMLINK = stat.S_IFLNK | 0o777
+
+_HAS_ATTRIBUTES = b" " + gitattribute.FILE_NAME + b"\0"
 
 # Nested names of grafts: {b"a": {b"b": {}}} for the path a/b.
 Grafts = dict[bytes, "Grafts"]
@@ -39,6 +42,8 @@ class Merge:
         self._hard_links: dict[int, Node] = {}
         self._linked: dict[tuple[int, int], Node] = {}
         self._grafts: dict[Directory, Grafts] = {}
+        # Of the directories of the git tree that have attributes of their own.
+        self._rules: dict[Directory, Rules] = {}
         self.nodes: dict[int, Node] = {root.ino: root}
         nested: Grafts = {}
         for path in grafts:
@@ -180,7 +185,10 @@ class Merge:
         assert self._tree is not None
         nodes = self.nodes
         parent_ino = directory.ino
-        for mode, name, entry in self._tree.entries(oid):
+        data = self._tree.read(oid)
+        rules = self._rules_of(directory, data)
+        prefix = _path(directory) if rules is not None else b""
+        for mode, name, entry in self._tree.parse(data):
             child = children.get(name)
             if child is not None or name in closed:
                 if child is not None and child.place is Place.UPPER:
@@ -200,9 +208,32 @@ class Merge:
                 child = Node(ino, _GIT_SYMLINK, directory, name, Place.TREE, entry)
             else:
                 git_mode = _GIT_EXECUTABLE if mode & 0o100 else _GIT_FILE
-                child = Node(ino, git_mode, directory, name, Place.TREE, entry)
+                todo = rules.smudge(prefix + name) if rules is not None else NOTHING
+                if todo is NOTHING or todo == NOTHING:
+                    child = Node(ino, git_mode, directory, name, Place.TREE, entry)
+                else:
+                    child = Smudged(ino, git_mode, directory, name, Place.TREE, entry, todo)
             children[name] = child
             nodes[ino] = child
+
+    def _rules_of(self, directory: Directory, data: bytes) -> Rules | None:
+        """The conversions in a directory whose git tree has the content `data`; None for none."""
+        has_own = _HAS_ATTRIBUTES in data
+        if not has_own and not self._rules:
+            return None
+        rules: Rules | None = None
+        above = directory.parent
+        while above is not None and rules is None:
+            rules = self._rules.get(above)
+            above = above.parent
+        if has_own:
+            assert self._tree is not None
+            for mode, name, entry in self._tree.parse(data):
+                # git follows no symbolic link here.
+                if name == gitattribute.FILE_NAME and stat.S_ISREG(mode):
+                    content = self._tree.read(entry)
+                    rules = self._rules[directory] = Rules(_path(directory), content, rules)
+        return rules if rules is not None and rules.converts else None
 
     def _add_grafts(
         self, directory: Directory, children: dict[bytes, Node], grafts: Grafts
@@ -223,6 +254,16 @@ class Merge:
             self._grafts[directory] = nested
             if directory.children is not None:
                 self._add_grafts(directory, directory.children, self._grafts.pop(directory))
+
+
+def _path(directory: Directory) -> bytes:
+    """From the top, with a slash at its end; empty for the top."""
+    names: list[bytes] = [b""]
+    above = directory
+    while above.parent is not None:
+        names.append(above.name)
+        above = above.parent
+    return b"/".join(reversed(names))
 
 
 def _scan(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:

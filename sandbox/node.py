@@ -10,6 +10,8 @@ import enum
 import stat
 from zlib import crc32
 
+from sandbox.smudge import Smudge
+
 ROOT_INO = 1
 
 _MIX = 6364136223846793005  # Knuth's multiplier for linear congruential generators modulo 2**64
@@ -118,6 +120,25 @@ class Node:
         if extra is None:
             extra = self.extra = Extra()
         return extra
+
+
+class Smudged(Node):
+    """A file of the git tree that is shown as a checkout would make it, not as the blob is."""
+
+    __slots__ = ("smudge",)
+
+    def __init__(
+        self,
+        ino: int,
+        mode: int,
+        parent: Directory | None,
+        name: bytes,
+        place: Place,
+        oid: bytes,
+        smudge: Smudge,
+    ) -> None:
+        super().__init__(ino, mode, parent, name, place, oid)
+        self.smudge = smudge
 
 
 class Directory(Node):

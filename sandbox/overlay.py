@@ -14,11 +14,11 @@ import stat
 from collections.abc import MutableSequence
 
 from sandbox.attributes import Attributes, from_status, without_privilege
-from sandbox.copyup import CopyUp
+from sandbox.copyup import CopyUp, content_of
 from sandbox.counter import Kind
 from sandbox.errors import MountError
 from sandbox.merge import Merge
-from sandbox.node import ROOT_INO, Directory, Handle, Node, Place
+from sandbox.node import ROOT_INO, Directory, Handle, Node, Place, Smudged
 from sandbox.spec import MountSpec
 from sandbox.stack import LayerStack
 from sandbox.tree import GitTree
@@ -172,7 +172,10 @@ class Overlay:
         if node.size < 0:
             assert self.tree is not None and node.oid is not None
             self._counts[_SIZE_MISS] += 1
-            node.size = self.tree.size(node.oid)
+            if isinstance(node, Smudged):
+                node.size = len(content_of(self.tree, node))
+            else:
+                node.size = self.tree.size(node.oid)
         return node.size
 
     def attributes(self, node: Node) -> Attributes:
@@ -269,7 +272,7 @@ class Overlay:
                     self._counts[Kind.BLOB_HIT] += 1
                     return other.data
         assert self.tree is not None and node.oid is not None
-        data = self.tree.read(node.oid)
+        data = content_of(self.tree, node)
         self._counts[Kind.BLOB_MISS] += 1
         self._counts[Kind.BLOB_BYTES] += len(data)
         return data

@@ -83,7 +83,6 @@ def _record(repo: Repository, store: Store) -> bytes:
         store,
         setting,
         notes=Notes(),
-        reencode=True,
         reuse=Unchanged(index, status, file_mode=setting.file_mode, ctime=ctime),
         top_git=True,
     )

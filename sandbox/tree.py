@@ -1,7 +1,6 @@
 """The base git tree, read straight from the object store: no checkout, nothing written.
 
-Bytes are given as the repository stores them: no `eol`, `working-tree-encoding`, `ident` or
-`filter` (LFS) conversion of `.gitattributes` is applied.
+Bytes are given as the repository stores them; `sandbox.smudge` knows what a checkout makes of them.
 """
 
 from __future__ import annotations
@@ -54,7 +53,10 @@ class GitTree:
 
     def entries(self, oid: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         """Yields (mode, name, object id) of each entry. Raises OSError (EIO) if it is gone."""
-        data = self.read(oid)
+        return self.parse(self.read(oid))
+
+    def parse(self, data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yields (mode, name, object id) of each entry of a tree with this content."""
         size = self._oid_size
         at, end = 0, len(data)
         while at < end:
