@@ -14,6 +14,7 @@ from sandbox.attributes import Change
 from sandbox.caller import Caller, locks_by_group
 from sandbox.change import Changes
 from sandbox.counter import Counter, Kind
+from sandbox.handle import Handles
 from sandbox.node import Directory, Handle, Node, Place
 from sandbox.overlay import Overlay
 from sandbox.rename import Renames
@@ -70,7 +71,7 @@ class Adapter(pyfuse3.Operations):
         self._xattrs = Xattrs(overlay)
         self._nodes = overlay.nodes
         self._counts = counter.totals
-        self._handles: dict[int, Handle] = {}
+        self.handles = Handles()
         self._listings: dict[int, _Listing] = {}
         self._serial = 0
         self._has_xattrs = overlay.is_writable or overlay.has_layers
@@ -191,7 +192,7 @@ class Adapter(pyfuse3.Operations):
                 attr.st_atime_ns if fields.update_atime else None,
                 attr.st_mtime_ns if fields.update_mtime else None,
             )
-            handle = self._handles.get(fh) if fh is not None else None
+            handle = self.handles.get(fh) if fh is not None else None
             self._changes.setattr(node, change, handle, Caller(ctx.uid, ctx.gid, ctx.pid))
             return self._fill(node)
         except Exception as error:
@@ -272,9 +273,7 @@ class Adapter(pyfuse3.Operations):
     # -- open files
 
     def _keep(self, handle: Handle) -> FileInfo:
-        self._serial += 1
-        self._handles[self._serial] = handle
-        self._file_info.fh = self._serial
+        self._file_info.fh = self.handles.keep(handle)
         return self._file_info
 
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
@@ -315,7 +314,7 @@ class Adapter(pyfuse3.Operations):
         counts = self._counts
         counts[_READ] += 1
         try:
-            data = self._overlay.read(self._handles[fh], off, size)
+            data = self._overlay.read(self.handles[fh], off, size)
         except Exception as error:
             raise _failure(error) from None
         counts[_READ_BYTES] += len(data)
@@ -325,7 +324,7 @@ class Adapter(pyfuse3.Operations):
         counts = self._counts
         counts[_WRITE] += 1
         try:
-            written = self._overlay.write(self._handles[fh], off, buf)
+            written = self._overlay.write(self.handles[fh], off, buf)
         except Exception as error:
             raise _failure(error) from None
         counts[_WRITE_BYTES] += written
@@ -334,14 +333,14 @@ class Adapter(pyfuse3.Operations):
     async def fsync(self, fh: int, datasync: bool) -> None:
         self._counts[Kind.FSYNC] += 1
         try:
-            self._overlay.fsync(self._handles[fh], data_only=datasync)
+            self._overlay.fsync(self.handles[fh], data_only=datasync)
         except Exception as error:
             raise _failure(error) from None
 
     async def release(self, fh: int) -> None:
         self._counts[_RELEASE] += 1
         try:
-            handle = self._handles.pop(fh, None)
+            handle = self.handles.pop(fh, None)
             if handle is not None:
                 self._overlay.release(handle)
         except Exception as error:

@@ -30,9 +30,11 @@ AUTO_INVAL_DATA = 1 << 12
 DO_READDIRPLUS = 1 << 13
 ASYNC_DIO = 1 << 15
 WRITEBACK_CACHE = 1 << 16
+NO_OPEN_SUPPORT = 1 << 17
 PARALLEL_DIROPS = 1 << 18
 MAX_PAGES = 1 << 22
 CACHE_SYMLINKS = 1 << 23
+NO_OPENDIR_SUPPORT = 1 << 24
 EXPLICIT_INVAL_DATA = 1 << 25
 HANDLE_KILLPRIV_V2 = 1 << 28
 
@@ -49,6 +51,8 @@ _WANTED = (
     | EXPLICIT_INVAL_DATA
     | HANDLE_KILLPRIV_V2
 )
+
+_NO_OPENS = NO_OPEN_SUPPORT | NO_OPENDIR_SUPPORT
 
 # Of the protocol's versions that libfuse 3 speaks, the last before splicing: it then receives
 # each request by one read(2) rather than by three calls through a pipe. All else that depends
@@ -68,15 +72,25 @@ def edited_request(request: bytes) -> bytes:
     return request[:minor_at] + struct.pack("=I", _MINOR_WITHOUT_SPLICE) + request[minor_at + 4 :]
 
 
-def answer(request: bytes, *, page_bytes: int) -> bytes:
-    """The reply to the kernel's INIT request."""
+def opens_by_itself(request: bytes) -> bool:
+    """Whether the kernel can do without OPEN and OPENDIR once they have been answered ENOSYS."""
+    flags: int = _IN.unpack_from(request, _IN_HEADER.size)[3]
+    return flags & _NO_OPENS == _NO_OPENS
+
+
+def answer(request: bytes, *, page_bytes: int, is_stateless: bool) -> bytes:
+    """The reply to the kernel's INIT request.
+
+    `is_stateless`: opening will be left to the kernel, which must then not take an open with
+    O_TRUNC for the truncation itself.
+    """
     unique = _IN_HEADER.unpack_from(request)[2]
     major, minor, max_readahead, flags, _flags2, _ = _IN.unpack_from(request, _IN_HEADER.size)
     body = _OUT.pack(
         major,
         min(minor, _MINOR),
         max_readahead,
-        flags & _WANTED,
+        flags & (_WANTED & ~ATOMIC_O_TRUNC if is_stateless else _WANTED),
         64,  # max_background
         48,  # congestion_threshold
         MAX_WRITE_BYTES,

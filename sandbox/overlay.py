@@ -271,13 +271,18 @@ class Overlay:
                 if other.data is not None:
                     self._counts[Kind.BLOB_HIT] += 1
                     return other.data
-        assert self.tree is not None and node.oid is not None
+        return self.content(node)
+
+    def content(self, node: Node) -> bytes:
+        """All of a file that is in the git tree. Raises OSError (EISDIR, EIO)."""
+        if self.tree is None or node.oid is None or isinstance(node, Directory):
+            raise OSError(errno.EISDIR, "not a file")
         data = content_of(self.tree, node)
         self._counts[Kind.BLOB_MISS] += 1
         self._counts[Kind.BLOB_BYTES] += len(data)
         return data
 
-    def write(self, handle: Handle, offset: int, data: bytes) -> int:
+    def write(self, handle: Handle, offset: int, data: bytes | memoryview[int]) -> int:
         """pwrite(2), with set-user-ID bits cleared as an ordinary user's write does."""
         if self.upper is None:
             raise OSError(errno.EROFS, "read-only")

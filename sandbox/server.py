@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
@@ -18,6 +19,7 @@ from sandbox import handshake, loop
 from sandbox.counter import Counter
 from sandbox.device import mount_device, unmount
 from sandbox.errors import MountError, SandboxError
+from sandbox.express import Express
 from sandbox.fuse import Adapter
 from sandbox.overlay import Overlay
 from sandbox.spec import MountSpec
@@ -26,6 +28,10 @@ from sandbox.syscalls import PR_SET_PDEATHSIG, prctl, syncfs
 _log = logging.getLogger("nanosup.mount")
 
 READY = b"\1"
+
+# libfuse answers nothing large: reads and listings do not come to it. An attribute is at most
+# XATTR_SIZE_MAX = 64 KiB.
+_MESSAGE_BYTES = 1 << 18
 
 
 class Server:
@@ -43,6 +49,8 @@ class Server:
         self._stopping = False
         self._wake_fd = -1
         self._device_fd = -1
+        self._buffer = bytearray(handshake.MAX_WRITE_BYTES + 4096)
+        self._is_forwarded = False
         self._init_request = b""
         self._poll = select.poll()
         self.counter = counter or Counter()
@@ -56,8 +64,8 @@ class Server:
     def mount(self) -> None:
         """Mounts, and gives libfuse a session. Raises MountError or HostError.
 
-        libfuse gets one end of a socket pair for its device, and the real one once the INIT
-        exchange is over (`_shake_hands`).
+        libfuse gets one end of a socket pair for its device. What it has to answer is passed on
+        through it, and so are its answers.
         """
         self._device_fd = mount_device(
             self._spec.mountpoint,
@@ -72,19 +80,28 @@ class Server:
         try:
             # libfuse takes this name for a descriptor that somebody else has mounted.
             adapter = Adapter(self.overlay, self.counter)
+            self._handles = adapter.handles
             pyfuse3.init(adapter, f"/dev/fd/{self._session_fd}", set())
         except RuntimeError as error:
             raise MountError(f"cannot start a session: {error}") from error
 
     def _shake_hands(self) -> None:
-        """Drops libfuse's answer to INIT, gives our own, and puts the device in its place."""
-        with self._kernel:
-            self._kernel.recv(4096)
-            reply = handshake.answer(self._init_request, page_bytes=resource.getpagesize())
-            os.write(self._device_fd, reply)
-            os.dup2(self._device_fd, self._session_fd, inheritable=False)
-        os.close(self._device_fd)
-        self._poll.register(self._session_fd, select.POLLIN)
+        """Drops libfuse's answer to INIT, and gives our own."""
+        self._kernel.recv(4096)
+        request, self._init_request = self._init_request, b""
+        is_stateless = not self.overlay.is_writable and handshake.opens_by_itself(request)
+        page_bytes = resource.getpagesize()
+        reply = handshake.answer(request, page_bytes=page_bytes, is_stateless=is_stateless)
+        self._express = Express(
+            self.overlay,
+            self._handles,
+            self.counter,
+            self._buffer,
+            self._device_fd,
+            is_stateless=is_stateless,
+        )
+        os.write(self._device_fd, reply)
+        self._poll.register(self._device_fd, select.POLLIN)
 
     def run(self, ready_fd: int) -> None:
         """Answers requests until unmounted. Writes READY to `ready_fd` after INIT."""
@@ -112,6 +129,7 @@ class Server:
             self.overlay.close()
 
     def _wait(self) -> None:
+        """Returns when there is a request for libfuse to receive."""
         if self._requests < 2:
             self._requests += 1
             if self._requests == 1:
@@ -119,20 +137,51 @@ class Server:
             self._shake_hands()
             os.write(self._ready_fd, READY)
             os.close(self._ready_fd)
+        if self._is_forwarded:
+            self._return_replies()
+        device, buffers, answer = self._device_fd, [self._buffer], self._express.answer
         while True:
-            events = self._poll.poll()
-            if self._stopping:
-                raise loop.ClosedResourceError
-            for fd, _event in events:
-                if fd == self._session_fd:
-                    return
-                if fd == self._control_fd:
+            for fd, _event in self._poll.poll():
+                if fd == device:
+                    length = self._receive(device, buffers)
+                    if length and not answer(length):
+                        self._kernel.send(memoryview(self._buffer)[:length])
+                        self._is_forwarded = True
+                        return
+                elif fd == self._control_fd:
                     self._answer()
                 elif fd == self._wake_fd:
                     try:
                         os.read(fd, 64)
                     except BlockingIOError:
                         pass
+            if self._stopping:
+                raise loop.ClosedResourceError
+
+    @staticmethod
+    def _receive(device: int, buffers: list[bytearray]) -> int:
+        """Reads a request; 0 if it was withdrawn. Raises ClosedResourceError once unmounted."""
+        try:
+            return os.readv(device, buffers)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EAGAIN):
+                return 0
+            if error.errno == errno.ENODEV:
+                raise loop.ClosedResourceError from None
+            raise
+
+    def _return_replies(self) -> None:
+        """Hands on what libfuse had to say to the request that it was given: notices, a reply."""
+        self._is_forwarded = False
+        while True:
+            try:
+                message = self._kernel.recv(_MESSAGE_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            try:
+                os.write(self._device_fd, message)
+            except FileNotFoundError:
+                pass  # who asked was interrupted, or knows nothing of what the notice is about
 
     def _answer(self) -> None:
         """Any message on the control socket is answered by the counters."""
@@ -158,12 +207,15 @@ class Server:
             os._exit(_unmount(self._spec.mountpoint))
 
     def _on_child(self, _signal: int, _frame: object) -> None:
-        try:
-            pid, status = os.waitpid(self._unmounter, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid and os.waitstatus_to_exitcode(status) != 0:
-            self._stopping = True
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid == self._unmounter and os.waitstatus_to_exitcode(status) != 0:
+                self._stopping = True
 
 
 def _unmount(mountpoint: str) -> int:
