@@ -26,6 +26,7 @@ from sandbox.entry import Entry, Failure, entry_of, has_begun, read_report
 from sandbox.errors import JailError
 from sandbox.feature import Features
 from sandbox.jail import JailSpec
+from sandbox.latch import Latch
 from sandbox.namespace import Stage
 from sandbox.seccomp import assemble
 
@@ -39,6 +40,7 @@ class Child:
     Attributes:
         pid: host pid of the jail's outermost process.
         agent: host pid of the command itself; None where it ended before it could be seen.
+        left: what the command had left running when it ended; by `wait` it is dead.
     """
 
     def __init__(
@@ -55,7 +57,12 @@ class Child:
     ) -> None:
         self.pid = pid
         self.agent: int | None = None
+        self.left: tuple[Process, ...] = ()
         self._pidfd = os.pidfd_open(pid)
+        self._epoll = select.epoll()
+        self._epoll.register(self._pidfd, select.EPOLLIN)
+        self._latch = Latch(status_fd)
+        self._is_latched = False
         self._agent_pidfd: int | None = None
         self._status_fd = status_fd
         self._stderr_fd = stderr_fd
@@ -69,8 +76,13 @@ class Child:
         self._end: End | None = None
 
     def fileno(self) -> int:
-        """A pidfd, readable once the jail is empty: for select, epoll and event loops."""
-        return self._pidfd
+        """Readable when `poll` has something to find out: for select, epoll and event loops."""
+        return self._epoll.fileno()
+
+    @property
+    def has_exited(self) -> bool:
+        """The command has ended, and what it left is being killed. As far as `poll` knows."""
+        return self._end is not None or (self._agent_pidfd is not None and not self._is_latched)
 
     @property
     def end(self) -> End | None:
@@ -86,7 +98,7 @@ class Child:
 
         Processes that the command left behind are killed as soon as it ends.
         """
-        if self._end is None and _readable(self._pidfd, timeout_s):
+        if self._end is None and self._await_death(timeout_s):
             _, launcher = os.waitpid(self.pid, 0)
             agent = self._agent_pidfd
             if self._failure is not None and self._built:
@@ -95,12 +107,29 @@ class Child:
             self._end = read_end(
                 launcher=launcher,
                 agent=None if agent is None else syscalls.pidfd_exit_status(agent),
-                reported=exit_code_of(_drain(self._status_fd)),
+                reported=exit_code_of(self._latch.hear()),
                 built=self._built,
                 message=self._complaint(),
                 found=self._program is not None,
             )
         return self._end
+
+    def _await_death(self, timeout_s: float | None) -> bool:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not _readable(self._pidfd, 0):
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not _readable(self._epoll.fileno(), left_s):
+                return False
+            if self._agent_pidfd is not None and _readable(self._agent_pidfd, 0):
+                self.left = self.processes()
+                self._unlatch()
+        return True
+
+    def _unlatch(self) -> None:
+        if self._is_latched and self._agent_pidfd is not None:
+            self._is_latched = False
+            self._epoll.unregister(self._agent_pidfd)
+            self._latch.open()
 
     def terminate(self, number: int = signal.SIGTERM) -> bool:
         """Sends a signal to the command. False: there is none any more, or none was ever seen."""
@@ -119,6 +148,7 @@ class Child:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+            self._unlatch()
 
     def processes(self) -> tuple[Process, ...]:
         """The command and what it started, leaving out bubblewrap's own two."""
@@ -132,6 +162,13 @@ class Child:
             if process.pid != self.pid and process.pid not in inner and process.state != "Z"
         )
 
+    def agent_state(self) -> str:
+        """The command's state as in /proc/PID/stat: "T" is stopped; empty where it has ended."""
+        if self.agent is None or self.has_exited:
+            return ""
+        process = census.look_at(self.agent)
+        return process.state if process is not None else ""
+
     def cpu_s(self) -> float:
         """CPU seconds used in the jail, by what lives and by the dead that were waited for."""
         ticks = sum(process.cpu_ticks for process in census.descend(self.pid))
@@ -143,6 +180,14 @@ class Child:
             return
         self.kill()
         self.wait()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Closes all descriptors, whether or not anything is left: a process in state D dies of
+        its SIGKILL when the kernel lets it."""
+        if self._status_fd < 0:
+            return
+        self._epoll.close()
         os.close(self._pidfd)
         os.close(self._status_fd)
         os.close(self._stderr_fd)
@@ -228,6 +273,9 @@ class Child:
                     os.close(pidfd)
                     return
                 self.agent, self._agent_pidfd = pid, pidfd
+                self._latch.shut()
+                self._is_latched = True
+                self._epoll.register(pidfd, select.EPOLLIN)
                 return
             if self.wait(0.0005) is not None:
                 return
@@ -400,11 +448,3 @@ def _was_read(built: socket.socket) -> bool:
     except ConnectionResetError:
         return False
     return True
-
-
-def _drain(fd: int) -> bytes:
-    """All there is in a pipe whose writers are dead."""
-    parts = []
-    while part := os.read(fd, 65536):
-        parts.append(part)
-    return b"".join(parts)

@@ -26,6 +26,11 @@ def wall_s() -> float:
     return time.time()
 
 
+def suspended_s() -> float:
+    """Seconds of this boot in which the host was suspended. CLOCK_MONOTONIC stands still then."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
 def boottime_s() -> float:
     """Seconds since this boot, suspend included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -51,6 +51,9 @@ class Mount(Protocol):
     def attend(self, jail: int) -> None:
         """Is told the process with whose death everything that uses the view is dead."""
 
+    def kill(self) -> None:
+        """Takes the view away at once; whoever waits for an answer of it fails."""
+
     def stop(self) -> None:
         """Returns when everything written is in the upper layer. Raises MountError."""
 
@@ -130,6 +133,11 @@ class Server:
 
     def attend(self, jail: int) -> None:
         """The kernel tells this server when nobody uses the mount any more."""
+
+    def kill(self) -> None:
+        """SIGKILL: the kernel then aborts the connection, and whoever waits for an answer fails."""
+        if not self._reaped:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def stop(self) -> None:
         """Unmounts, and returns when everything written is in the upper layer.
