@@ -33,6 +33,8 @@ from sandbox.seccomp import assemble
 # A jail takes milliseconds. This only bounds a host that hangs, e.g. in a dead network mount.
 BUILD_S = 30.0
 
+_SEEN_LIMIT = 10_000
+
 
 class Child:
     """A running command. Made by `start`; the thread that made it must stay alive.
@@ -41,6 +43,7 @@ class Child:
         pid: host pid of the jail's outermost process.
         agent: host pid of the command itself; None where it ended before it could be seen.
         left: what the command had left running when it ended; by `wait` it is dead.
+        seen: the pids in the jail that were seen so far by looking (`processes`, `cpu_s`).
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Child:
         self.pid = pid
         self.agent: int | None = None
         self.left: tuple[Process, ...] = ()
+        self.seen: set[int] = set()
         self._pidfd = os.pidfd_open(pid)
         self._epoll = select.epoll()
         self._epoll.register(self._pidfd, select.EPOLLIN)
@@ -154,7 +158,7 @@ class Child:
         """The command and what it started, leaving out bubblewrap's own two."""
         if self._end is not None:
             return ()
-        everyone = tuple(census.descend(self.pid))
+        everyone = self._look()
         inner = {process.pid for process in everyone if process.parent == self.pid}
         return tuple(
             process
@@ -171,8 +175,14 @@ class Child:
 
     def cpu_s(self) -> float:
         """CPU seconds used in the jail, by what lives and by the dead that were waited for."""
-        ticks = sum(process.cpu_ticks for process in census.descend(self.pid))
+        ticks = sum(process.cpu_ticks for process in self._look())
         return ticks / os.sysconf("SC_CLK_TCK")
+
+    def _look(self) -> tuple[Process, ...]:
+        everyone = tuple(census.descend(self.pid))
+        if len(self.seen) < _SEEN_LIMIT:
+            self.seen.update(process.pid for process in everyone)
+        return everyone
 
     def close(self) -> None:
         """Kills what is left, waits for it and closes all descriptors."""
@@ -273,6 +283,7 @@ class Child:
                     os.close(pidfd)
                     return
                 self.agent, self._agent_pidfd = pid, pidfd
+                self.seen.add(pid)
                 self._latch.shut()
                 self._is_latched = True
                 self._epoll.register(pidfd, select.EPOLLIN)

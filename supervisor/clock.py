@@ -21,6 +21,11 @@ def utc(wall_s: float) -> str:
     return f"{stamp}.{milliseconds % 1000:03d}Z"
 
 
+def monotonic_s() -> float:
+    """Seconds by CLOCK_MONOTONIC, which stands still while the host is suspended."""
+    return time.monotonic()
+
+
 def wall_s() -> float:
     """Seconds since 1970. Steps when somebody sets the clock."""
     return time.time()

@@ -71,6 +71,14 @@ class Journal:
             finally:
                 os.close(fd)
 
+    def note(self, event: str, /, **fields: Any) -> None:
+        """As `append`, for who goes on without it: nothing depends on the journal, and a full disk
+        must not end what runs."""
+        try:
+            self.append(event, **fields)
+        except BoardError:
+            pass
+
     def read(self, offset: int = 0) -> Iterator[Event]:
         """Yields the events from an offset (an earlier event's `end`, or 0) on.
 

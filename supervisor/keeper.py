@@ -99,7 +99,7 @@ def _attempt(
         after=lineage.after_for(seen.graph, phase, seen.phases),
     )
     attempt = slot.claim(order.n, owner)
-    sprint.journal.append(
+    sprint.journal.note(
         "attempt.claimed",
         phase=phase.name,
         attempt=order.n,
@@ -123,10 +123,10 @@ def _attempt(
             outcome = attest(board, sprint, phase, attempt, outcome)
         ended = slot.finish(attempt, outcome)
     except FencedError:
-        sprint.journal.append("attempt.fenced", phase=phase.name, attempt=order.n)
+        sprint.journal.note("attempt.fenced", phase=phase.name, attempt=order.n)
         run.withdraw()
         raise
-    sprint.journal.append(
+    sprint.journal.note(
         "attempt.ended",
         phase=phase.name,
         attempt=order.n,
@@ -165,10 +165,10 @@ def _turn(board: Board, sprint: SprintDir, order: Order) -> Iterator[None]:
     """
     who = f"{order.sprint} {order.phase}.{order.n} ({order.agent})"
     held = turn.take(board, this_process().owner(who, clock.utc_now()), order.ticket)
-    sprint.journal.append("turn.taken", phase=order.phase, attempt=order.n, turn=held.n)
+    sprint.journal.note("turn.taken", phase=order.phase, attempt=order.n, turn=held.n)
     try:
         yield
     finally:
         # Before: whoever reads the journals finds no moment with two turns.
-        sprint.journal.append("turn.released", phase=order.phase, attempt=order.n, turn=held.n)
+        sprint.journal.note("turn.released", phase=order.phase, attempt=order.n, turn=held.n)
         turn.give_back(board, held)

@@ -18,6 +18,8 @@ INPUTS = "/run/nanosup/inputs"
 OUTPUTS = "/run/nanosup/outputs"
 PROMPT = "/run/nanosup/prompt.md"
 OBJECTS = "/run/nanosup/objects"
+BEAT_FILE = "nanosup.beat"
+BEAT = f"/tmp/{BEAT_FILE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ def variables(
         "NANOSUP_INPUTS": INPUTS,
         "NANOSUP_OUTPUTS": OUTPUTS,
         "NANOSUP_PROMPT_FILE": PROMPT,
+        "NANOSUP_BEAT": BEAT,
     }
 
 

@@ -146,6 +146,7 @@ class Server:
             MountError: it did not end well, so what was written last may be missing.
         """
         signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+        signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)  # somebody may have stopped it
         deadline = time.monotonic() + _STOP_S
         if not _readable(self._pidfd, deadline - time.monotonic()):
             raise MountError(f"the lane's file system was not unmounted after {_STOP_S:g} s")

@@ -6,34 +6,44 @@ import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
 from sandbox import child, gitdir, index, namespace, repository, seal, survey, syscalls, view
 from sandbox.checkout import EPOCH_NS, Checkouts
 from sandbox.end import Cause as NotRun
-from sandbox.end import End, Exited, Signaled, Unstarted
+from sandbox.end import End, Unstarted
+from sandbox.errors import MountError
 from sandbox.feature import Features
 from sandbox.jail import Bind
 from sandbox.repository import Repository
 from sandbox.spec import MountSpec
 from sandbox.tier import Tier, choose
-from supervisor import artifact, clock, credential, lineage, prompt, pulse, sign
+from supervisor import artifact, clock, credential, lineage, prompt, pulse, room
 from supervisor.attempt import Attempt
 from supervisor.board import Board, SprintDir
 from supervisor.contract import Inspector
 from supervisor.errors import ArtifactError, BoardError
 from supervisor.graph import Graph
-from supervisor.lane import OBJECTS, LaneDir, await_unlocked, locked, placeholders, variables
+from supervisor.lane import (
+    BEAT_FILE,
+    OBJECTS,
+    LaneDir,
+    await_unlocked,
+    locked,
+    placeholders,
+    variables,
+)
 from supervisor.mount import Mount, Server
 from supervisor.order import Order
 from supervisor.overlaid import Overlaid
 from supervisor.owner import stamp
 from supervisor.pause import paused_question
 from supervisor.phase import Agent, Phase
-from supervisor.record import AttemptState, Exit, Outcome, Output, Snapshot, Sprint
-from supervisor.vigil import Cause, Vigil
+from supervisor.record import AttemptState, Outcome, Output, Snapshot, Sprint
+from supervisor.session import Finding, Session
+from supervisor.vigil import Vigil
 
 _PREDECESSOR_S = 10.0
 
@@ -91,28 +101,59 @@ class Run:
             server = stack.enter_context(self._mount(repo, mounted, lock))
             made = self._make_git(repo, uid, gid)
             server.await_ready()
-            is_paused = paused_question(self._sprint, self._phase.name)
-            vigil = Vigil(self._phase, is_paused=is_paused, foreground=self._order.foreground)
+            vigil = Vigil(
+                self._phase,
+                self._tell,
+                is_paused=paused_question(self._sprint, self._phase.name),
+                foreground=self._order.foreground,
+            )
             stack.enter_context(vigil)
+            session = stack.enter_context(
+                Session(
+                    self._phase,
+                    agent,
+                    self._attempt.path,
+                    beat=os.path.join(self._lane.tmp, BEAT_FILE),
+                    foreground=self._order.foreground,
+                    tell=self._tell,
+                )
+            )
             spec = view.jail_of(
                 self._view(repo, agent, text, mountpoint, made, uid, gid),
                 self._survey(repo, agent, uid),
             )
-            stdin, stdout, stderr = self._stdio(stack, uid, gid)
+            stdin, stdout, stderr = session.stdio(uid, gid)
             jailed = stack.enter_context(
                 child.start(spec, self._features, stage, stdin=stdin, stdout=stdout, stderr=stderr)
             )
             server.attend(jailed.pid)
             lane_pulse = self._announce(jailed.pid, server)
-            logs = () if self._order.foreground else (stdout, stderr)
-            cause = vigil.keep(jailed, server, sign.of(jailed, logs), lane_pulse.refresh)
-            jailed.kill()
-            self.end = _refined(jailed.wait(), spec.argv[0], repo.root, Path(mountpoint))
-            jailed.close()
-            if cause is not Cause.MOUNT:
-                server.stop()
+            ending = session.watch(vigil, jailed, server, lane_pulse.refresh)
+            if not ending.stuck:
+                jailed.kill()
+                end = jailed.wait()
+                self.end = _refined(end, spec.argv[0], repo.root, Path(mountpoint))
+            jailed.abandon()
+            finding = session.find(jailed, self.end)
+            if ending.served:
+                self._unmount(server, finding)
             lane_pulse.refresh()
-        return self._conclude(repo, cause)
+        return room.patiently(
+            lambda: self._conclude(repo, finding), lambda: self._tell("disk.full")
+        )
+
+    def _unmount(self, server: Mount, finding: Finding) -> None:
+        """Ends the file system. Whether all of it was written matters only to what is sealed.
+
+        Raises:
+            MountError: it did not end well, and the attempt would have been completed.
+        """
+        try:
+            server.stop()
+        except MountError as error:
+            if finding.state is AttemptState.COMPLETED:
+                raise
+            self._tell("mount.failed", reason=error.message)
 
     def withdraw(self) -> None:
         """Undoes the sealing of a fenced attempt: its layer is nobody's, and goes back."""
@@ -246,8 +287,8 @@ class Run:
             home_read=[path for path in agent.home_read if (home / path).exists()],
         )
 
-    def _conclude(self, repo: Repository, cause: Cause) -> Outcome:
-        state, reason = _verdict(cause, self.end, self._phase)
+    def _conclude(self, repo: Repository, finding: Finding) -> Outcome:
+        state, reason = finding.state, finding.reason
         outputs: tuple[Output, ...] = ()
         sealed: Snapshot | None = None
         inspector = Inspector(self._phase)
@@ -260,16 +301,19 @@ class Run:
                     inspector=inspector,
                 )
             except ArtifactError as error:
-                state, reason = AttemptState.FAILED, f"exit 0, but {error.message}"
+                finding = finding.failed(f"{reason or 'exit 0'}, but {error.message}")
+                state, reason = finding.state, finding.reason
         if state is AttemptState.COMPLETED and self._phase.access.writes:
             sealed, notes = self._seal(repo)
-            reason = "; ".join(notes)
+            reason = "; ".join([*filter(None, [reason]), *notes])
         return Outcome(
             state=state,
             ended_at=clock.utc_now(),
             ended=stamp(),
-            exit=_exit(self.end),
+            exit=finding.exit,
             reason=reason,
+            trouble=finding.trouble if state is not AttemptState.COMPLETED else None,
+            retry_s=finding.retry_s if state is not AttemptState.COMPLETED else None,
             outputs=outputs,
             sealed=sealed,
             verdict=inspector.verdict if state is AttemptState.COMPLETED else None,
@@ -343,18 +387,8 @@ class Run:
         pairs = ((os.path.realpath(repo.root / path), path) for path in self._phase.share)
         return tuple((source, path) for source, path in pairs if os.path.isdir(source))
 
-    def _stdio(self, stack: ExitStack, uid: int, gid: int) -> tuple[int | None, int, int]:
-        if self._order.foreground:
-            return 0, 1, 2
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        opened = []
-        for name in ("stdout.log", "stderr.log"):
-            fd = os.open(os.path.join(self._attempt.path, name), flags, 0o600)
-            stack.callback(os.close, fd)
-            # Scripts open /dev/stderr anew, and are asked for permission when they do.
-            os.fchown(fd, uid, gid)
-            opened.append(fd)
-        return None, opened[0], opened[1]
+    def _tell(self, event: str, **fields: Any) -> None:
+        self._sprint.journal.note(event, phase=self._phase.name, attempt=self._attempt.n, **fields)
 
     def _announce(self, child_pid: int, server: Mount) -> pulse.LanePulse:
         ready_ms = round((time.monotonic() - self._started) * 1000, 1)
@@ -362,14 +396,7 @@ class Run:
             child_pid=child_pid, server_pid=server.pid, ready_ms=ready_ms, tier=self._tier.value
         )
         lane_pulse = pulse.LanePulse(self._attempt.path, first, server.counters)
-        self._sprint.journal.append(
-            "attempt.running",
-            phase=self._phase.name,
-            attempt=self._attempt.n,
-            child_pid=child_pid,
-            ready_ms=ready_ms,
-            tier=self._tier.value,
-        )
+        self._tell("attempt.running", child_pid=child_pid, ready_ms=ready_ms, tier=self._tier.value)
         return lane_pulse
 
 
@@ -385,36 +412,3 @@ def _refined(end: End | None, program: str, top: Path, mount: Path) -> End | Non
     if any(os.path.lexists(place) for place in places):
         return Unstarted(NotRun.NOT_EXECUTABLE, f"{program}: permission denied, or no program")
     return Unstarted(NotRun.NOT_FOUND, f"{program}: no such file or directory")
-
-
-def _verdict(cause: Cause, end: End | None, phase: Phase) -> tuple[AttemptState, str]:
-    match cause:
-        case Cause.TIMEOUT:
-            return AttemptState.TIMED_OUT, f"still running after timeout_s = {phase.timeout_s:g}"
-        case Cause.STALL:
-            return AttemptState.STALLED, f"no sign of life for stall_s = {phase.stall_s:g}"
-        case Cause.REQUEST:
-            return AttemptState.REVOKED, "ended on request"
-        case Cause.MOUNT:
-            return AttemptState.LOST, "the lane's file system went away: its server died"
-    match end:
-        case Exited(0):
-            return AttemptState.COMPLETED, ""
-        case Exited(code):
-            return AttemptState.FAILED, f"exit status {code}"
-        case Signaled():
-            return AttemptState.FAILED, f"killed by {end.name}"
-        case Unstarted():
-            return AttemptState.FAILED, f"its command is {end.cause}: {end.message}"
-    return AttemptState.FAILED, "nobody knows how it ended"
-
-
-def _exit(end: End | None) -> Exit | None:
-    match end:
-        case Exited(code):
-            return Exit(code=code)
-        case Signaled(number):
-            return Exit(signal=number)
-        case Unstarted():
-            return Exit(code=end.code)
-    return None

@@ -45,7 +45,7 @@ def retry_s(text: str, *, wall_s: float) -> float | None:
     waits = [float(match[1]) for match in _SECONDS.finditer(text)]
     waits += [_amount_s(match[1]) for match in _IN.finditer(text)]
     waits += [float(match[1]) - wall_s for match in _AT.finditer(text)]
-    sound = [wait for wait in waits if 0 < wait]
+    sound = [wait for wait in waits if wait > 0]
     return min(sound[-1], _LONGEST_S) if sound else None
 
 

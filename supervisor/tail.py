@@ -21,6 +21,13 @@ def sanitize(text: str) -> str:
     return _ESCAPES.sub("", text)
 
 
+def last_words(fd: int, limit_bytes: int) -> str:
+    """The end of a log, harmless for a terminal."""
+    size = os.fstat(fd).st_size
+    data = os.pread(fd, limit_bytes, max(0, size - limit_bytes))
+    return sanitize(data.decode(errors="replace"))
+
+
 def last_line(path: str) -> str:
     """The last line of a log that has something in it; empty where there is none."""
     try:

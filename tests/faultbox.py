@@ -164,6 +164,8 @@ class Scenario(Fleet):
         return found
 
     def ledger(self, phase: str, attempt: int = 1) -> list[Entry]:
+        if not self.sprints():
+            return []
         try:
             lines = (self.lane(phase, attempt) / "outputs/ledger").read_text().splitlines()
         except (FileNotFoundError, IndexError):  # no ledger, or no sprint yet

@@ -1,0 +1,80 @@
+"""The watch over a lane, with a command that no signal ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sandbox.census import Process
+from supervisor import vigil
+from supervisor.ending import Cause
+from supervisor.phase import Phase
+from supervisor.vigil import Vigil
+
+
+class Deaf:
+    """A command in state D: it never ends, and its pidfd never tells."""
+
+    left: tuple[Process, ...] = ()
+    has_exited = False
+
+    def __init__(self) -> None:
+        self.fd, self._other = os.pipe()
+        self.did: list[str] = []
+
+    def close(self) -> None:
+        os.close(self.fd)
+        os.close(self._other)
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def poll(self) -> None:
+        return None
+
+    def kill(self) -> None:
+        self.did.append("kill")
+
+    def terminate(self, number: int) -> bool:
+        self.did.append("terminate")
+        return True
+
+    def abandon(self) -> None:
+        self.did.append("abandon")
+
+    def agent_state(self) -> str:
+        return "D"
+
+    def processes(self) -> tuple[Process, ...]:
+        return (Process(pid=7, parent=1, name="tar", state="D", cpu_ticks=0),)
+
+
+@pytest.fixture
+def deaf() -> Iterator[Deaf]:
+    made = Deaf()
+    yield made
+    made.close()
+
+
+def test_what_cannot_be_killed_is_told_and_left_behind(
+    deaf: Deaf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vigil, "_DEATH_S", 0.05)
+    told: list[tuple[str, dict[str, Any]]] = []
+    phase = Phase(name="p", timeout_s=0.05, grace_s=0.05)
+    server: Any = Deaf()
+
+    with Vigil(phase, lambda event, **fields: told.append((event, fields))) as watch:
+        child: Any = deaf
+        ending = watch.keep(child, server, sample=lambda: 0, refresh=lambda: None)
+    server.close()
+
+    assert ending.cause is Cause.TIMEOUT
+    assert [process.name for process in ending.stuck] == ["tar"]
+    assert not ending.served
+    assert deaf.did == ["terminate", "terminate", "kill", "kill", "abandon"]
+    assert server.did == ["kill"]
+    assert told == [("attempt.stuck", {"processes": ["tar (7, state D)"]})]
