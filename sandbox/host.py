@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from sandbox import child, namespace, overlayfs, syscalls
+from sandbox import launch, namespace, overlayfs, syscalls
 from sandbox.end import Exited, Unstarted
 from sandbox.errors import HostError, SandboxError
 from sandbox.feature import Features, Mechanism, Row
@@ -225,7 +225,7 @@ def _enter_and_try(features: Features, state: str | None) -> Iterator[tuple[Mech
     spec = JailSpec(argv=("true",), cwd="/", uid=uid, gid=gid, masks=(Mask("/tmp"),))
     log = os.memfd_create("log", os.MFD_CLOEXEC)
     try:
-        with child.start(spec, features, stage, stdout=log, stderr=log) as jailed:
+        with launch.start(spec, features, stage, stdout=log, stderr=log) as jailed:
             end = jailed.wait(_PROBE_S)
         if end != Exited(0):
             said = end.message if isinstance(end, Unstarted) else repr(end)

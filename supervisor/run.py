@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import msgspec
 
-from sandbox import child, gitdir, index, namespace, repository, seal, survey, syscalls, view
+from sandbox import gitdir, index, launch, namespace, repository, seal, survey, syscalls, view
 from sandbox.checkout import EPOCH_NS, Checkouts
 from sandbox.end import Cause as NotRun
 from sandbox.end import End, Unstarted
@@ -124,7 +124,7 @@ class Run:
             )
             stdin, stdout, stderr = session.stdio(uid, gid)
             jailed = stack.enter_context(
-                child.start(spec, self._features, stage, stdin=stdin, stdout=stdout, stderr=stderr)
+                launch.start(spec, self._features, stage, stdin=stdin, stdout=stdout, stderr=stderr)
             )
             server.attend(jailed.pid)
             lane_pulse = self._announce(jailed.pid, server)

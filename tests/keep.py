@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from sandbox import child, namespace, survey, syscalls, view
+from sandbox import launch, namespace, survey, syscalls, view
 from sandbox.child import Child
 from sandbox.end import End
 from sandbox.feature import Features
@@ -90,7 +90,7 @@ class Keeper:
 
     def start(self, spec: JailSpec, **options: Any) -> Child:
         given = {"stdout": self.log, "stderr": self.log, **options}
-        return child.start(spec, self.features, self.stage, **given)
+        return launch.start(spec, self.features, self.stage, **given)
 
     def run(self, *argv: str, **changes: Any) -> tuple[End, str]:
         """How `argv` ended in a jail, and what it printed."""

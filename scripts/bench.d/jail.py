@@ -11,7 +11,7 @@ from time import perf_counter
 
 from sample import Options, Sample, table, timed
 
-from sandbox import child, host, namespace, survey, view
+from sandbox import host, launch, namespace, survey, view
 from sandbox.feature import Features
 from sandbox.jail import JailSpec
 
@@ -82,7 +82,7 @@ def _measure(
             bare.append(timed(BARE))
             spaces.append(timed((*BARE[:-1], *NAMESPACES, "true")))
             began = perf_counter()
-            with child.start(spec, features, stage, stdout=log, stderr=log) as jailed:
+            with launch.start(spec, features, stage, stdout=log, stderr=log) as jailed:
                 jailed.wait()
             ours.append(perf_counter() - began)
         os.close(log)
