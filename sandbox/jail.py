@@ -77,6 +77,7 @@ class JailSpec:
         env: the whole environment of the command.
         uid, gid: of the command, inside and outside.
         host_network: share the host's network; else an empty network namespace, with loopback.
+        netns: descriptor of the lane's network namespace (`netns.py`); None: bubblewrap makes one.
         tty: the command has a terminal of its own on 0, 1 and 2 and keeps it as controlling.
     """
 
@@ -91,6 +92,7 @@ class JailSpec:
     files: tuple[File, ...] = ()
     symlinks: tuple[Symlink, ...] = ()
     host_network: bool = False
+    netns: int | None = None
     tty: bool = False
 
 
@@ -171,7 +173,7 @@ def bwrap_options(spec: JailSpec) -> list[str]:
     file_fds = {file.target: FIRST_FILE_FD + index for index, file in enumerate(spec.files)}
     options = [
         *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"),
-        *(() if spec.host_network else ("--unshare-net",)),
+        *(() if spec.host_network or spec.netns is not None else ("--unshare-net",)),
         *("--uid", str(spec.uid), "--gid", str(spec.gid), "--hostname", spec.hostname),
         *("--disable-userns", "--assert-userns-disabled", "--cap-drop", "ALL"),
         # A lane's own terminal stays its controlling one: keystrokes pushed into it by TIOCSTI

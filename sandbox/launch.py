@@ -86,6 +86,7 @@ def start(
             gid=spec.gid,
             limits={} if entry is not None else limits or {},
             terminal=spec.tty,
+            netns=spec.netns,
             scoped=features.scoped,
         )
         offset = _end_of_file(stderr)

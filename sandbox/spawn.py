@@ -38,6 +38,7 @@ class Image:
         uid, gid: to become, when root; else one's own.
         limits: resource.RLIMIT_* → limit, soft and hard. Never above the present hard limit.
         terminal: make descriptor 0 the controlling terminal.
+        netns: descriptor of the network namespace to be in; None: one's own.
         scoped: no signals to, and no abstract unix sockets of, anything outside (landlock).
     """
 
@@ -47,6 +48,7 @@ class Image:
     gid: int
     limits: Mapping[int, int] = field(default_factory=dict)
     terminal: bool = False
+    netns: int | None = None
     scoped: bool = False
 
 
@@ -112,6 +114,8 @@ def _fork(run: Callable[[], NoReturn]) -> int:
 def _become(image: Image, keeper: int, complaint: int) -> NoReturn:
     try:
         os.setsid()
+        if image.netns is not None:
+            syscalls.setns(image.netns, syscalls.CLONE_NEWNET)
         _private_proc()
         complaint, keeper = _arrange(image.fds, complaint, keeper)
         _prefer_for_oom()

@@ -19,6 +19,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # linux/sched.h
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWUSER = 0x1000_0000
+CLONE_NEWNET = 0x4000_0000
 
 # linux/mount.h
 MS_RDONLY = 0x1
@@ -37,6 +38,9 @@ MNT_DETACH = 0x2
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_CHILD_SUBREAPER = 36
+
+# linux/capability.h
+_LINUX_CAPABILITY_VERSION_3 = 0x2008_0522
 
 # linux/fs.h
 RENAME_NOREPLACE = 1 << 0
@@ -76,6 +80,11 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags))
 
 
+def setns(fd: int, kind: int) -> None:
+    """setns(2): into the namespace that `fd` is of, which is of the kind CLONE_NEW…."""
+    _check(_libc.setns(fd, kind))
+
+
 def mount(source: str, target: str, fstype: str | None, flags: int, data: str = "") -> None:
     """mount(2)."""
     _check(
@@ -99,6 +108,12 @@ def prctl(option: int, argument: int) -> None:
     """prctl(2), for options with one argument."""
     zero = ctypes.c_ulong(0)
     _check(_libc.prctl(option, ctypes.c_ulong(argument), zero, zero, zero))
+
+
+def drop_capabilities() -> None:
+    """capset(2), of this thread, to none: for who keeps its uid, or was never root."""
+    header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, bytes(24)))
 
 
 def renameat2(

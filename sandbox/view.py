@@ -63,6 +63,21 @@ class Ground:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """A network namespace that leads to some hosts (`egress.py`).
+
+    Attributes:
+        netns: its descriptor.
+        port: of the proxy, on the loopback in there.
+        through_proxy: what is on the loopback is asked of the proxy as well.
+    """
+
+    netns: int
+    port: int
+    through_proxy: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
     """What is particular to one lane. All paths absolute and canonical.
@@ -82,6 +97,7 @@ class Lane:
         hidden: directories that must not be seen wherever they are: the board, git common dirs.
         extra: whatever else is to be shown, e.g. a writable directory of an agent.
         env: set last, so it wins.
+        way_out: the lane's own network namespace; None: the host's, or one without.
     """
 
     argv: tuple[str, ...]
@@ -104,6 +120,7 @@ class Lane:
     extra: tuple[Bind, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     host_network: bool = False
+    way_out: WayOut | None = None
     hostname: str = "lane"
     tty: bool = False
 
@@ -154,6 +171,7 @@ def jail_of(lane: Lane, ground: Ground) -> JailSpec:
         files=tuple(_accounts(lane, ground)),
         symlinks=tuple(Symlink(at, to) for to, at in ground.links),
         host_network=lane.host_network,
+        netns=lane.way_out.netns if lane.way_out else None,
         tty=lane.tty,
     )
     spec = _without(spec, ground.secrets, lane.hidden)
@@ -260,7 +278,18 @@ def _environment(lane: Lane, ground: Ground, spec: JailSpec) -> dict[str, str]:
         env["NANOSUP_OUTPUTS"] = OUTPUTS
     if lane.prompt is not None:
         env["NANOSUP_PROMPT_FILE"] = PROMPT
+    if lane.way_out is not None:
+        env |= _proxied(lane.way_out)
     return env | dict(lane.env)
+
+
+def _proxied(way_out: WayOut) -> dict[str, str]:
+    """What programs look at to find their proxy, in either case: each reads another one."""
+    url = f"http://127.0.0.1:{way_out.port}"
+    spared = "" if way_out.through_proxy else "localhost,127.0.0.1,::1"
+    names = {"ALL_PROXY": url, "HTTPS_PROXY": url, "HTTP_PROXY": url, "NO_PROXY": spared}
+    lower = {name.lower(): value for name, value in names.items()}
+    return {**names, **lower, "NODE_USE_ENV_PROXY": "1"}
 
 
 def visible_path(spec: JailSpec, path: str, lane_home: str) -> str:

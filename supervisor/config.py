@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from sandbox.allowlist import Allowlist, AllowlistError
 from sandbox.tier import requirement_names
 from supervisor import ijson
 from supervisor.errors import ConfigError
@@ -230,12 +231,7 @@ def _phase(
         )
     if len(set(agents)) != len(agents):
         raise ConfigError(f"{where}: an agent is named twice in agents", hint="name it once")
-    if isinstance(table.network, str) and table.network not in ("none", "host"):
-        raise ConfigError(
-            f'{where}: network: expected "none", "host" or a list of host names, '
-            f"got {table.network!r}",
-            hint=f'for one host: network = ["{table.network}"]',
-        )
+    _check_network(table.network, where)
     phase = Phase(
         max_rounds=workspace.max_rounds,
         name=table.name,
@@ -259,6 +255,25 @@ def _phase(
         log_limit=workspace.log_limit if table.log_limit is None else table.log_limit,
     )
     return gated(phase, table, where, top)
+
+
+def _check_network(network: str | Words, where: str) -> None:
+    if isinstance(network, str):
+        if network not in ("none", "host"):
+            raise ConfigError(
+                f'{where}: network: expected "none", "host" or a list of host names, '
+                f"got {network!r}",
+                hint=f'for one host: network = ["{network}"]',
+            )
+        return
+    try:
+        Allowlist.of(network)
+    except AllowlistError as error:
+        raise ConfigError(
+            f"{where}: network: {error}",
+            hint='expected such as "example.org", "*.example.org:443", "127.0.0.1:8080", '
+            '"10.1.0.0/16"',
+        ) from None
 
 
 def _prompt(table: PhaseTable, where: str, top: Path, known: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ through: the board's documents are, and they are what counts.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -51,10 +51,7 @@ class Journal:
             BoardError: it cannot be written; at worst half a line is left, which readers skip.
             ValueError: the record would be longer than RECORD_LIMIT_BYTES.
         """
-        record = text.encode({"at": clock.utc_now(), "event": event, **fields})
-        if len(record) > RECORD_LIMIT_BYTES:
-            raise ValueError(f"a record of {len(record)} bytes is too long for the journal")
-        data = b"\n" + record + b"\n"
+        data = line(event, fields)
         with disk.explained(self.path):
             fd = os.open(
                 self.path,
@@ -106,6 +103,18 @@ class Journal:
             if ends and whole and (event := _parse(line, offset)) is not None:
                 yield event
             whole = ends
+
+
+def line(event: str, fields: Mapping[str, Any]) -> bytes:
+    """A record of what happens now, for one write(2).
+
+    Raises:
+        ValueError: it would be longer than RECORD_LIMIT_BYTES.
+    """
+    record = text.encode({"at": clock.utc_now(), "event": event, **fields})
+    if len(record) > RECORD_LIMIT_BYTES:
+        raise ValueError(f"a record of {len(record)} bytes is too long for the journal")
+    return b"\n" + record + b"\n"
 
 
 def _parse(line: bytes, end: int) -> Event | None:

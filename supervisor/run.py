@@ -12,8 +12,7 @@ import msgspec
 
 from sandbox import gitdir, index, launch, namespace, repository, seal, survey, syscalls, view
 from sandbox.checkout import EPOCH_NS, Checkouts
-from sandbox.end import Cause as NotRun
-from sandbox.end import End, Unstarted
+from sandbox.end import End
 from sandbox.errors import MountError
 from sandbox.feature import Features
 from sandbox.jail import Bind
@@ -24,6 +23,7 @@ from supervisor import artifact, clock, credential, lineage, prompt, pulse, room
 from supervisor.attempt import Attempt
 from supervisor.board import Board, SprintDir
 from supervisor.contract import Inspector
+from supervisor.egress import opened
 from supervisor.errors import ArtifactError, BoardError
 from supervisor.graph import Graph
 from supervisor.lane import (
@@ -101,6 +101,10 @@ class Run:
             server = stack.enter_context(self._mount(repo, mounted, lock))
             made = self._make_git(repo, uid, gid)
             server.await_ready()
+            out = opened(
+                self._phase, self._attempt.n, self._sprint.journal, uid, gid, self._features
+            )
+            way_out = stack.enter_context(out)
             vigil = Vigil(
                 self._phase,
                 self._tell,
@@ -119,7 +123,7 @@ class Run:
                 )
             )
             spec = view.jail_of(
-                self._view(repo, agent, text, mountpoint, made, uid, gid),
+                self._view(repo, agent, text, mountpoint, made, way_out, uid, gid),
                 self._survey(repo, agent, uid),
             )
             stdin, stdout, stderr = session.stdio(uid, gid)
@@ -131,8 +135,7 @@ class Run:
             ending = session.watch(vigil, jailed, server, lane_pulse.refresh)
             if not ending.stuck:
                 jailed.kill()
-                end = jailed.wait()
-                self.end = _refined(end, spec.argv[0], repo.root, Path(mountpoint))
+                self.end = jailed.wait()
             jailed.abandon()
             finding = session.find(jailed, self.end)
             if ending.served:
@@ -247,6 +250,7 @@ class Run:
         text: str,
         mountpoint: str,
         made: gitdir.GitDir,
+        way_out: view.WayOut | None,
         uid: int,
         gid: int,
     ) -> view.Lane:
@@ -275,6 +279,7 @@ class Run:
             extra=tuple(Bind(empty, mask) for mask in made.masks),
             env=variables(self._record, phase, n, agent, os.environ),
             host_network=phase.network == "host",
+            way_out=way_out,
         )
 
     def _survey(self, repo: Repository, agent: Agent, uid: int) -> view.Ground:
@@ -398,17 +403,3 @@ class Run:
         lane_pulse = pulse.LanePulse(self._attempt.path, first, server.counters)
         self._tell("attempt.running", child_pid=child_pid, ready_ms=ready_ms, tier=self._tier.value)
         return lane_pulse
-
-
-def _refined(end: End | None, program: str, top: Path, mount: Path) -> End | None:
-    """Tells "not found" from "cannot be executed" where bubblewrap's words went to a terminal."""
-    if not isinstance(end, Unstarted) or end.message:
-        return end
-    if "/" in program:
-        path = Path(os.path.normpath(top / program))
-        places = [mount / path.relative_to(top) if path.is_relative_to(top) else path]
-    else:
-        places = [Path(entry) / program for entry in os.get_exec_path()]
-    if any(os.path.lexists(place) for place in places):
-        return Unstarted(NotRun.NOT_EXECUTABLE, f"{program}: permission denied, or no program")
-    return Unstarted(NotRun.NOT_FOUND, f"{program}: no such file or directory")

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import anyio
 
 from sandbox import host, repository, tier
-from sandbox.errors import HostError
 from sandbox.feature import Mechanism
 from sandbox.snapshot import dirty
 from supervisor import config, lineage, place, sprint
@@ -46,7 +45,6 @@ def run(
     wanted = config.load(here.top, agent=agent, graph=graph)
     repo = repository.find(here.top)
     sprint.check_agents(wanted.agents, here.top)
-    _check_network(wanted)
     board = here.board
     features = host.probe(str(here.state))
     if not features.row(Mechanism.LAYER_FORMAT).ok:
@@ -79,15 +77,6 @@ def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _check_network(wanted: Config) -> None:
-    for phase in wanted.graph.order:
-        if not isinstance(phase.network, str):
-            raise HostError(
-                f"phase {phase.name!r}: network = a list of hosts cannot be enforced yet",
-                hint='use "none" or "host"',
-            )
 
 
 def _warn_of_dirt(repo: repository.Repository, wanted: Config) -> None:

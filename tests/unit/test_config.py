@@ -85,6 +85,11 @@ def test_agent_option_takes_every_phase_without_a_file(tmp_path: Path) -> None:
         (AGENT + '[[phase]]\nname = "x"\nscratch = ["/y"]\n', "not a path inside", ""),
         (AGENT + '[[phase]]\nname = "x"\nshare = [".git/x"]\n', "not a path inside", ""),
         (AGENT + '[[phase]]\nname = "x"\nnetwork = "api.x.com"\n', "network: expected", "["),
+        (
+            AGENT + '[[phase]]\nname = "x"\nnetwork = ["https://x.com/"]\n',
+            "neither a host",
+            "example.org",
+        ),
         (AGENT + '[[phase]]\nname = "x"\nagents = ["cladue"]\n', "neither a table", "'claude'"),
         (AGENT + '[[phase]]\nname = "x"\nagents = []\n', "no agent", ""),
         (AGENT + '[[phase]]\nname = "x"\nprompt_file = "no.md"\n', "cannot be read: No such", ""),

@@ -1,0 +1,124 @@
+"""A lane's network namespace and the process that is its only way out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import NoReturn, Self
+
+from sandbox import domain, landlock, netns, syscalls
+from sandbox.allowlist import Allowlist, Entry
+from sandbox.proxy import Forward, Proxy, Record
+from sandbox.view import WayOut
+
+_OPEN_FILES = 2048
+_LOOPBACK = "127.0.0.1"
+
+
+class Egress:
+    """As a context manager it ends the process; the kernel does so when the keeper dies.
+
+    The process has no secrets to lose: it is started before the lane's credentials are anywhere in
+    its memory, keeps no descriptor but its listeners and the one that it records to, becomes the
+    agent's uid where that is not one's own, has no capability, and may write no file.
+
+    Attributes:
+        way_out: for `view.Lane`.
+    """
+
+    def __init__(
+        self,
+        allowlist: Allowlist,
+        record: Record,
+        *,
+        uid: int,
+        gid: int,
+        landlock_abi: int,
+        keep: Iterable[int] = (),
+    ) -> None:
+        """Raises HostError where this host refuses a network namespace.
+
+        Attributes:
+            keep: descriptors that `record` needs.
+        """
+        here = tuple(entry for entry in allowlist.entries if entry.is_here)
+        fixed = tuple(dict.fromkeys(map(_place, (entry for entry in here if entry.port))))
+        made = netns.make([(_LOOPBACK, 0), *((at, port) for at, port, _ in fixed)])
+        listener, *others = made.listeners
+        self.way_out = WayOut(made.fd, listener.getsockname()[1], through_proxy=bool(here))
+        forwards = [
+            Forward(other, host, port) for other, (_, port, host) in zip(others, fixed, strict=True)
+        ]
+        keeper = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.setsid()
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+                    signal.signal(number, signal.SIG_DFL)
+                signal.set_wakeup_fd(-1)
+                kept = {0, 1, 2, *keep, *(sock.fileno() for sock in made.listeners)}
+                _confine(kept, uid, gid, landlock_abi)
+                if os.getppid() == keeper:
+                    _serve(allowlist, record, listener, forwards)
+            finally:
+                os._exit(1)
+        for sock in made.listeners:
+            sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self.way_out.netns)
+        os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so the pid is still its
+        os.waitpid(self.pid, 0)
+
+
+def _place(entry: Entry) -> tuple[str, int, str]:
+    """Where a listener stands in for an entry of this host's loopback, and what it leads to."""
+    host = entry.name or str(entry.network.network_address if entry.network else "")
+    if ":" in host:
+        return host, entry.port or 0, f"[{host}]"
+    address = _LOOPBACK if entry.name or host == "127.0.0.0" else host
+    return address, entry.port or 0, entry.name or address
+
+
+def _confine(kept: set[int], uid: int, gid: int, abi: int) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            try:
+                os.close(int(name))
+            except OSError:  # the listing's own
+                pass
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if os.getuid() != uid:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    syscalls.drop_capabilities()
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    if abi:
+        nowhere = landlock.WRITES & landlock.known(abi)
+        domain.enter(landlock.Domain(nowhere, landlock.scopes(abi)))
+
+
+def _serve(
+    allowlist: Allowlist, record: Record, listener: socket.socket, forwards: Sequence[Forward]
+) -> NoReturn:
+    # Forked out of a process that may have been in a loop of its own.
+    asyncio.events._set_running_loop(None)
+    asyncio.run(Proxy(allowlist, record).serve(listener, forwards))
+    os._exit(1)
