@@ -173,14 +173,14 @@ def test_the_proxy_is_nobodys_and_writes_nothing(who: Who, features: Features) -
             landlock_abi=features.landlock_abi,
         ) as egress:
             # It answers, so it has been confined.
+            script = f"""
+import socket
+client = socket.create_connection(("127.0.0.1", {egress.way_out.port}))
+client.send(b"x\\r\\n\\r\\n")
+client.recv(9)
+"""
             with kept.start(
-                kept.spec(
-                    "/usr/bin/python3",
-                    "-c",
-                    "import socket; at = ('127.0.0.1', %d); s = socket.create_connection(at);"
-                    "s.send(b'x\\r\\n\\r\\n'); s.recv(9)" % egress.way_out.port,
-                    way_out=egress.way_out,
-                ),
+                kept.spec("/usr/bin/python3", "-c", script, way_out=egress.way_out)
             ) as jailed:
                 jailed.wait(30)
             with open(f"/proc/{egress.pid}/status", encoding="ascii") as status:
