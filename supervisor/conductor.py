@@ -21,8 +21,9 @@ from supervisor.attempt import Attempt, describe_holder, describe_outcome
 from supervisor.board import Board, SprintDir
 from supervisor.contract import Inspector
 from supervisor.errors import FencedError, HeldError, TokenError
+from supervisor.giveway import give_way
 from supervisor.liveness import Liveness
-from supervisor.lost import bury, bury_dead
+from supervisor.lost import bury_dead
 from supervisor.observe import observe
 from supervisor.owner import liveness, this_process
 from supervisor.provenance import attest
@@ -61,9 +62,9 @@ def claim(
         inputs=lineage.inputs_for(seen.graph, phase, seen.phases),
         after=lineage.after_for(seen.graph, phase, seen.phases),
     )
-    held = turn.take(board, owner) if phase.access.writes else None
+    held = turn.take(board, _for_turn(owner, made)) if phase.access.writes else None
     try:
-        slot.claim(n, owner)
+        give_way(sprint, phase, slot.claim(n, owner))
     except BaseException:
         if held is not None:
             turn.give_back(board, held)
@@ -164,41 +165,52 @@ def hand_sealed(repo: Repository, board: Board, seen: Snapshot) -> Snapshot:
     )
 
 
-def unstuck(board: Board, sprint: SprintDir, phase_name: str, *, force: bool) -> str:
-    """Frees a phase whose holder is dead, or with `force` whoever holds it. Says what was done.
+def unstuck(
+    board: Board, sprint: SprintDir, phase_name: str, *, force: bool
+) -> tuple[Attempt | None, str]:
+    """Frees a phase whose holder is dead, or with `force` whoever holds it.
 
     What the attempt left in its upper layer stays where it is.
 
+    Returns the attempt that ended by it, if any, and what was done, as a sentence.
+
     Raises:
-        HeldError: its holder is alive, and `force` was not given; names it.
+        HeldError: its holder is alive, or may be, and `force` was not given; names it.
         NotFoundError: no such phase.
+        BoardError: the board cannot be written.
     """
-    bury_dead(board.turns, "its holder died")
+    turn.bury(board)
     slot = sprint.slot(phase_name)
     latest = slot.latest()
     if latest is None or latest.outcome is not None:
-        return f"{phase_name} is held by nobody"
-    if liveness(latest) is Liveness.DEAD:
-        bury(slot, latest.n, "its owner died, or its lease ran out")
-        sprint.journal.append(
-            "attempt.ended", phase=phase_name, attempt=latest.n, state=AttemptState.LOST
-        )
-        return f"{phase_name}.{latest.n} was lost: its holder is dead. It can be claimed again"
-    if not force:
+        return None, f"{phase_name} is held by nobody"
+    seen = liveness(latest)
+    if seen is not Liveness.DEAD and not force:
+        how = "is alive" if seen is Liveness.ALIVE else "cannot be judged from here"
         raise HeldError(
-            f"phase {phase_name!r} is held by {describe_holder(latest)}, which is alive",
+            f"phase {phase_name!r} is held by {describe_holder(latest)}, which {how}",
             hint="--force takes it away all the same",
         )
-    # Fence first: whatever the holder still does changes nothing any more.
-    slot.finish(latest, _ended(AttemptState.REVOKED, "taken away by unstuck --force"))
+    if seen is Liveness.DEAD:
+        state, reason = AttemptState.LOST, "its owner died, or its lease ran out"
+        said = f"{phase_name}.{latest.n} was lost: its holder is dead. It can be claimed again"
+    else:
+        state, reason = AttemptState.REVOKED, "taken away by unstuck --force"
+        said = f"{phase_name}.{latest.n} was taken from {describe_holder(latest)}"
+    try:
+        # Fence first: whatever the holder still does changes nothing any more.
+        ended = slot.finish(latest, _ended(state, reason))
+    except FencedError:
+        return None, f"{phase_name}.{latest.n} ended by itself meanwhile"
     sprint.journal.append(
-        "attempt.ended", phase=phase_name, attempt=latest.n, state=AttemptState.REVOKED
+        "attempt.ended", phase=phase_name, attempt=latest.n, state=state, reason=reason
     )
-    _end_keeper(latest)
+    if state is AttemptState.REVOKED:
+        _end_keeper(latest)
     its_turn = board.turns.latest()
     if its_turn is not None and _same_holder(its_turn.owner, latest.owner):
-        turn.give_back(board, its_turn, AttemptState.REVOKED)
-    return f"{phase_name}.{latest.n} was taken from {describe_holder(latest)}"
+        turn.give_back(board, its_turn, state)
+    return ended, said
 
 
 def _end_keeper(attempt: Attempt) -> None:
@@ -209,6 +221,19 @@ def _end_keeper(attempt: Attempt) -> None:
         if time.monotonic() > deadline:
             how = signal.SIGKILL
         time.sleep(0.02)
+
+
+def _for_turn(owner: Owner, made: Token) -> Owner:
+    """The owner of the turn: this process until the claim is there, then the claim."""
+    me = this_process()
+    return msgspec.structs.replace(
+        owner,
+        boot_id=me.boot_id,
+        pid=me.pid,
+        pid_ns=me.pid_ns,
+        start_ticks=me.start_ticks,
+        serves=f"{made.sprint}/{made.phase}/{made.attempt}",
+    )
 
 
 def _turn_of(board: Board, held: Token) -> Attempt | None:

@@ -32,6 +32,7 @@ from supervisor.errors import (
     NotFoundError,
     SupervisorError,
 )
+from supervisor.giveway import give_way
 from supervisor.observe import observe
 from supervisor.order import Order
 from supervisor.owner import stamp, this_process
@@ -99,6 +100,7 @@ def _attempt(
         after=lineage.after_for(seen.graph, phase, seen.phases),
     )
     attempt = slot.claim(order.n, owner)
+    give_way(sprint, phase, attempt)
     sprint.journal.note(
         "attempt.claimed",
         phase=phase.name,

@@ -8,7 +8,6 @@ from supervisor import beat, turn
 from supervisor.attempt import Attempt
 from supervisor.board import Board
 from supervisor.liveness import can_see
-from supervisor.observe import holder
 from supervisor.owner import this_process
 from supervisor.record import AttemptState
 from supervisor.watch import Watch
@@ -57,7 +56,7 @@ class Place:
         latest = self._board.turns.latest()
         if latest is not None and latest.outcome is None:
             watch.directory(latest.path)
-        held = holder(self._board.turns)
+        held = turn.holder(self._board)
         in_the_way = [*before, *([held] if held else [])]
         pids = {a.owner.pid for a in in_the_way if can_see(a.owner, this_process())}
         return {pid for pid in pids if pid is not None}, self._ticket is not None and not in_the_way

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from supervisor.decide import PhaseState
+from collections.abc import Iterable
+
+from supervisor.decide import PhaseState, PhaseView
 from supervisor.errors import BlockedError, CompletedError, HeldError
 from supervisor.observe import SprintView
-from supervisor.phase import Phase
+from supervisor.phase import Access, Phase
 
 
 def check_ready(seen: SprintView, phase: Phase, n: int) -> None:
@@ -40,3 +42,30 @@ def check_ready(seen: SprintView, phase: Phase, n: int) -> None:
         )
     if n != (latest.n + 1 if latest else 1):
         raise HeldError(f"attempt {n} at phase {phase.name!r} is not the next one")
+    check_alone(seen, phase)
+
+
+def check_alone(seen: SprintView, phase: Phase) -> None:
+    """Returns if nothing that runs in the sprint keeps `phase` from running beside it.
+
+    Asked before a claim, and again after it: of two who claim at once, at least one then sees the
+    other, and gives way.
+
+    Raises:
+        HeldError: an exclusive phase runs, or is to run beside others.
+    """
+    if (why := beside(seen.phases.values(), phase)) is not None:
+        raise HeldError(
+            f"phase {phase.name!r} {why}", hint="wait for it; `nanosup next` says what can be done"
+        )
+
+
+def beside(phases: Iterable[PhaseView], phase: Phase) -> str | None:
+    """What keeps `phase` from running beside those that run, as the end of a sentence."""
+    running = [
+        v.phase for v in phases if v.state is PhaseState.RUNNING and v.phase.name != phase.name
+    ]
+    if phase.access is Access.EXCLUSIVE and running:
+        return f"is exclusive, and waits until {', '.join(p.name for p in running)} has ended"
+    alone = [p.name for p in running if p.access is Access.EXCLUSIVE]
+    return f"waits until {alone[0]} has ended, which is exclusive" if alone else None

@@ -118,6 +118,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         pid_ns: inode number of the PID namespace that `pid` is of.
         start_ticks: field 22 of /proc/<pid>/stat: clock ticks after boot.
         token_sha256: digest of the secret half of the token.
+        serves: `SPRINT/PHASE/N`: the attempt that a writer's turn is held for.
         after: the attempt at each phase further up that this one goes on from. It is superseded
             once one of those is; None in documents that do not say, which never are.
     """
@@ -132,6 +133,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     start_ticks: int | None = None
     lease_s: float | None = None
     token_sha256: Sha256 | None = None
+    serves: str | None = None
     snapshot: Snapshot | None = None
     inputs: tuple[Input, ...] = ()
     after: dict[str, int] | None = None

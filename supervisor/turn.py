@@ -11,10 +11,9 @@ import msgspec
 from supervisor import clock
 from supervisor.attempt import Attempt, describe_holder
 from supervisor.board import Board
-from supervisor.errors import FencedError, HeldError
-from supervisor.lost import bury_dead
-from supervisor.observe import holder
-from supervisor.owner import this_process
+from supervisor.errors import FencedError, HeldError, NotFoundError
+from supervisor.liveness import Liveness
+from supervisor.owner import liveness, this_process
 from supervisor.record import AttemptState, Outcome, Owner
 
 # Other hosts cannot see whether the process that asks lives, and go by its beats (`line`).
@@ -48,7 +47,7 @@ def take(board: Board, owner: Owner, ticket: int | None = None) -> Attempt:
         BoardError: it cannot be written.
     """
     board.prepare()
-    bury_dead(board.turns, "its holder died without giving the turn back, or its lease ran out")
+    bury(board)
     if waiting := ahead(board, ticket):
         raise HeldError(
             f"the writer's turn goes first to {describe_holder(waiting[0])}, who waits for it",
@@ -57,7 +56,7 @@ def take(board: Board, owner: Owner, ticket: int | None = None) -> Attempt:
     try:
         turn = board.turns.claim_next(msgspec.structs.replace(owner, snapshot=None, inputs=()))
     except HeldError:
-        latest = holder(board.turns)
+        latest = holder(board)
         raise HeldError(
             f"the writer's turn is held by {describe_holder(latest) if latest else 'another'}",
             hint="one writer at a time: wait for it to end",
@@ -67,6 +66,65 @@ def take(board: Board, owner: Owner, ticket: int | None = None) -> Attempt:
         used = board.queue.attempt(ticket)
         board.queue.leave(used, AttemptState.COMPLETED, f"got turn {turn.n}")
     return turn
+
+
+def holder(board: Board) -> Attempt | None:
+    """Who has the turn, if that is not known to be dead.
+
+    Raises:
+        BoardError: the turn, or the attempt that it serves, is damaged.
+    """
+    latest = board.turns.latest()
+    if latest is None or latest.has_ended or _liveness(board, latest) is Liveness.DEAD:
+        return None
+    return latest
+
+
+def hindrance(board: Board) -> str | None:
+    """Why somebody who does not wait in line cannot have the turn now; None: he can.
+
+    Raises:
+        BoardError: as `holder`, or a ticket is damaged.
+    """
+    if (held := holder(board)) is not None:
+        return f"waits for the writer's turn, held by {describe_holder(held)}"
+    if waiting := ahead(board, None):
+        return f"waits for the writer's turn, which goes first to {describe_holder(waiting[0])}"
+    return None
+
+
+def bury(board: Board) -> None:
+    """Ends the turn of a holder that is known to be dead.
+
+    Raises:
+        BoardError: as `holder`; or it cannot be written.
+    """
+    latest = board.turns.latest()
+    if latest is not None and not latest.has_ended and holder(board) is None:
+        give_back(board, latest, AttemptState.LOST)
+
+
+def _liveness(board: Board, turn: Attempt) -> Liveness:
+    """Whether the holder of a turn lives.
+
+    A turn of a claim by hand lasts as long as the claim that it serves, wherever whoever took it
+    was killed. Before the claim is there, the process counts that is making it.
+    """
+    owner = turn.owner
+    if owner.serves is None:
+        return liveness(turn)
+    served = _served(board, owner.serves)
+    if served is None or served.owner.token_sha256 != owner.token_sha256:
+        return liveness(turn)
+    return Liveness.DEAD if served.has_ended else liveness(served)
+
+
+def _served(board: Board, named: str) -> Attempt | None:
+    sprint, phase, number = named.split("/")
+    try:
+        return board.sprint(sprint).slot(phase).attempt(int(number))
+    except NotFoundError:
+        return None
 
 
 def give_back(board: Board, turn: Attempt, state: AttemptState = AttemptState.RELEASED) -> None:

@@ -15,6 +15,7 @@ from supervisor.history import round_of
 from supervisor.journal import Event
 from supervisor.observe import SprintView
 from supervisor.policy import Try
+from supervisor.readiness import beside
 from supervisor.record import Exit
 
 
@@ -33,18 +34,31 @@ def status_document(
     return {"sprints": [_sprint(s, pulses, footings.get(s.record.id)) for s in sprints]}
 
 
-def next_document(phases: Iterable[PhaseView], agent: str | None = None) -> dict[str, Any]:
+def next_document(
+    phases: Iterable[PhaseView], agent: str | None = None, turn: str | None = None
+) -> dict[str, Any]:
     """The answer of `next --json`: what may be picked up, best first, and why the rest may not.
 
     Args:
         agent: prefers phases that name this agent.
+        turn: why the writer's turn cannot be had; None: it can.
     """
     phases = list(phases)
-    ready = [v for v in phases if v.state is PhaseState.READY and not v.paused]
+    ready: list[PhaseView] = []
+    waiting: dict[str, str] = {}
+    for one in phases:
+        if one.state is PhaseState.BLOCKED:
+            waiting[one.phase.name] = one.why
+        elif one.state is PhaseState.READY:
+            why = "paused" if one.paused else beside(phases, one.phase)
+            if why is None and one.phase.access.writes:
+                why = turn
+            if why is None:
+                ready.append(one)
+            else:
+                waiting[one.phase.name] = why
     if agent is not None:
         ready.sort(key=lambda v: agent not in v.phase.agents)
-    waiting = {v.phase.name: v.why for v in phases if v.state is PhaseState.BLOCKED}
-    waiting |= {v.phase.name: "paused" for v in phases if v.state is PhaseState.READY and v.paused}
     return {
         "next": ready[0].phase.name if ready else None,
         "ready": [v.phase.name for v in ready],

@@ -16,10 +16,14 @@ import click
 
 from sandbox.errors import SandboxError
 from supervisor.cli import control, hand, host, result, sprint
+from supervisor.cli.option import give_json
 from supervisor.cli.root import cli
 from supervisor.errors import SupervisorError
 
 __all__ = ["cli", "control", "hand", "host", "main", "result", "sprint"]
+
+
+give_json(cli)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -40,11 +44,16 @@ def _guarded(call: Callable[[], Any], arguments: list[str]) -> int:
         return int(call() or 0)
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except click.UsageError as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2
     except click.ClickException as error:
-        error.show()
+        command = (
+            error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
+        )
+        hint = f"see `{command} --help`" if command else ""
+        kind = "Usage" if isinstance(error, click.UsageError) else type(error).__name__
+        _say(kind, error.format_message().rstrip("."), hint, error.exit_code, arguments)
         return error.exit_code
     except (SupervisorError, SandboxError) as error:
         _say(type(error).__name__, error.message, error.hint, error.exit_code, arguments)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 
 from supervisor.cli.option import (
+    agent_option,
     goal_option,
     graph_option,
     json_flag,
+    lease_option,
     sprint_option,
     token_option,
 )
@@ -30,7 +32,7 @@ def next_(sprint_id: str | None, as_json: bool, agent: str | None, graph: str | 
 @click.argument("phase")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @sprint_option
-@click.option("--agent", metavar="NAME", default="run", help="Who it is done in the name of.")
+@agent_option(default="run", help="Who it is done in the name of.")
 @goal_option
 @graph_option
 def run(
@@ -51,8 +53,8 @@ def run(
 
 @cli.command()
 @click.argument("phase")
-@click.option("--agent", metavar="NAME", required=True, help="Who claims it.")
-@click.option("--lease", "lease_s", metavar="SECONDS", type=click.FloatRange(min=1), default=3600)
+@agent_option(required=True, help="Who claims it.")
+@lease_option
 @sprint_option
 @goal_option
 @graph_option
@@ -82,44 +84,48 @@ def claim(
 
 @cli.command()
 @token_option
-def beat(token: str) -> int:
+@json_flag
+def beat(token: str, as_json: bool) -> int:
     """Renew the lease of a claim."""
     from supervisor.commands import claim as command
 
-    return command.beat(token=token)
+    return command.beat(token=token, as_json=as_json)
 
 
 @cli.command()
 @click.argument("phase")
 @token_option
 @click.option("--artifact", "files", multiple=True, metavar="FILE", help="A file to hand on.")
-def complete(phase: str, token: str, files: tuple[str, ...]) -> int:
+@json_flag
+def complete(phase: str, token: str, files: tuple[str, ...], as_json: bool) -> int:
     """End a claim of PHASE as completed."""
     from supervisor.commands import claim as command
 
-    return command.complete(phase=phase, token=token, files=files)
+    return command.complete(phase=phase, token=token, files=files, as_json=as_json)
 
 
 @cli.command()
 @click.argument("phase")
 @token_option
 @click.option("--reason", metavar="TEXT", default="", help="Why.")
-def abort(phase: str, token: str, reason: str) -> int:
+@json_flag
+def abort(phase: str, token: str, reason: str, as_json: bool) -> int:
     """Hand a claim of PHASE back."""
     from supervisor.commands import claim as command
 
-    return command.abort(phase=phase, token=token, reason=reason)
+    return command.abort(phase=phase, token=token, reason=reason, as_json=as_json)
 
 
 @cli.command()
 @click.argument("phase")
 @sprint_option
 @click.option("--force", is_flag=True, help="Take it from a living holder too.")
-def unstuck(phase: str, sprint_id: str | None, force: bool) -> int:
+@json_flag
+def unstuck(phase: str, sprint_id: str | None, force: bool, as_json: bool) -> int:
     """Free PHASE from a holder that is dead."""
     from supervisor.commands import unstuck as command
 
-    return command.run(phase=phase, sprint_id=sprint_id, force=force)
+    return command.run(phase=phase, sprint_id=sprint_id, force=force, as_json=as_json)
 
 
 @cli.command()

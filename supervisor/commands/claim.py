@@ -6,6 +6,7 @@ import json
 import sys
 
 from supervisor import conductor, config, place
+from supervisor.attempt import Attempt
 from supervisor.board import Board
 from supervisor.errors import TokenError
 from supervisor.token import Token, parse
@@ -37,25 +38,30 @@ def run(
             board, repo, lambda: config.load_graph(here.top, graph=graph), goal=goal
         )
     held = conductor.claim(board, chosen, phase, agent=agent, lease_s=lease_s)
+    document = {
+        "sprint": held.sprint,
+        "phase": held.phase,
+        "attempt": held.attempt,
+        "token": str(held),
+    }
+    try:
+        print(json.dumps(document) if as_json else held, flush=True)
+    except BaseException:
+        # Nobody has the token: without it the claim would stand until its lease runs out.
+        conductor.abort(board, held, "its token could not be printed")
+        raise
+    return 0
+
+
+def beat(*, token: str, as_json: bool) -> int:
+    held = _parsed(token)
+    attempt = conductor.renew(place.find().board, held)
     if as_json:
-        document = {
-            "sprint": held.sprint,
-            "phase": held.phase,
-            "attempt": held.attempt,
-            "token": str(held),
-        }
-        print(json.dumps(document))
-    else:
-        print(held)
+        _print(held, attempt)
     return 0
 
 
-def beat(*, token: str) -> int:
-    conductor.renew(place.find().board, _parsed(token))
-    return 0
-
-
-def complete(*, phase: str, token: str, files: tuple[str, ...]) -> int:
+def complete(*, phase: str, token: str, files: tuple[str, ...], as_json: bool) -> int:
     here = place.find()
     board = here.board
     held = _parsed(token, phase)
@@ -66,22 +72,38 @@ def complete(*, phase: str, token: str, files: tuple[str, ...]) -> int:
 
         assert attempt.owner.snapshot is not None
         sealed = conductor.hand_sealed(repository.find(here.top), board, attempt.owner.snapshot)
-    conductor.complete(board, held, files, sealed)
+    ended = conductor.complete(board, held, files, sealed)
     if sealed is not None:
         from sandbox import repository
         from supervisor.observe import observe
         from supervisor.publish import publish_all
 
         publish_all(repository.find(here.top), observe(board.sprint(held.sprint)))
-    print(f"{phase}.{held.attempt} completed", file=sys.stderr)
+    if as_json:
+        _print(held, ended)
+    else:
+        print(f"{phase}.{held.attempt} completed", file=sys.stderr)
     return 0
 
 
-def abort(*, phase: str, token: str, reason: str) -> int:
+def abort(*, phase: str, token: str, reason: str, as_json: bool) -> int:
     held = _parsed(token, phase)
-    conductor.abort(place.find().board, held, reason)
-    print(f"{phase}.{held.attempt} handed back", file=sys.stderr)
+    ended = conductor.abort(place.find().board, held, reason)
+    if as_json:
+        _print(held, ended)
+    else:
+        print(f"{phase}.{held.attempt} handed back", file=sys.stderr)
     return 0
+
+
+def _print(held: Token, attempt: Attempt) -> None:
+    document = {
+        "sprint": held.sprint,
+        "phase": held.phase,
+        "attempt": held.attempt,
+        "state": attempt.state.value,
+    }
+    print(json.dumps(document))
 
 
 def _writes(board: Board, held: Token) -> bool:

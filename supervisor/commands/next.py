@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from supervisor import config, place
+from supervisor import config, place, turn
 from supervisor.decide import view
 from supervisor.errors import NotFoundError
 from supervisor.observe import observe
@@ -20,7 +20,7 @@ def run(*, sprint_id: str | None, as_json: bool, agent: str | None, graph: str |
             raise
         # None yet: what whoever claims it would begin with.
         phases = view(config.load_graph(here.top, graph=graph).graph, {})
-    document = next_document(phases.values(), agent)
+    document = next_document(phases.values(), agent, turn.hindrance(here.board))
     if as_json:
         print(json.dumps(document, ensure_ascii=False))
     elif document["next"] is not None:

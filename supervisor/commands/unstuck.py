@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 from supervisor import conductor, place
 
 
-def run(*, phase: str, sprint_id: str | None, force: bool) -> int:
+def run(*, phase: str, sprint_id: str | None, force: bool, as_json: bool) -> int:
     board = place.find().board
-    print(conductor.unstuck(board, place.choose(board, sprint_id), phase, force=force))
+    sprint = place.choose(board, sprint_id)
+    freed, said = conductor.unstuck(board, sprint, phase, force=force)
+    if not as_json:
+        print(said)
+        return 0
+    document = {
+        "sprint": sprint.id,
+        "phase": phase,
+        "attempt": freed.n if freed else None,
+        "state": freed.state.value if freed else None,
+    }
+    print(json.dumps(document))
     return 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.fleetbox import Fleet, agent, phase
+from tests.fleetbox import NANOSUP, Fleet, agent, phase
 from tests.gitbox import git, git_bytes
 
 GRAPH = (
@@ -204,3 +205,92 @@ def test_linked_worktree_and_subdirectory_share_the_board(fleet: Fleet, tmp_path
         assert fleet.sprint()["id"] == board
         assert fleet.run("claim", "plan", "--agent", "you").returncode == 12
     assert token
+
+
+def test_exclusive_phase_and_others_of_its_sprint_keep_each_other_out(tmp_path: Path) -> None:
+    fleet = Fleet(
+        tmp_path / "alone",
+        agent("a", "true")
+        + phase("look", agents=["a"])
+        + phase("ship", agents=["a"], access="exclusive"),
+    )
+    look = claim(fleet, "look")
+    refused = fleet.run("claim", "ship", "--agent", "you")
+    waiting = fleet.json("next")
+    fleet.run("abort", "look", "--token", look)
+    ship = claim(fleet, "ship")
+    too_late = fleet.run("run", "look", "--", "true")
+    then = fleet.json("next")
+    fleet.run("complete", "ship", "--token", ship)
+
+    assert (refused.returncode, too_late.returncode) == (12, 12)
+    assert "'ship' is exclusive, and waits until look has ended" in refused.stderr
+    assert waiting == {
+        "next": None, "ready": [],
+        "waiting": {"ship": "is exclusive, and waits until look has ended"},
+    }  # fmt: skip
+    assert then["waiting"] == {"look": "waits until ship has ended, which is exclusive"}
+    assert fleet.run("run", "look", "--", "true").returncode == 0
+
+
+def test_next_leaves_out_what_waits_for_the_writers_turn(fleet: Fleet) -> None:
+    claim(fleet, "docs", "--goal", "one")
+    fleet.run("claim", "plan", "--agent", "me", "--goal", "two")
+
+    found = fleet.json("next")
+
+    assert (found["next"], found["ready"]) == (None, [])
+    assert "waits for the writer's turn, held by me" in found["waiting"]["docs"]
+
+
+def test_every_error_with_json_is_an_object_and_every_other_a_line(fleet: Fleet) -> None:
+    for arguments, code, kind in [
+        (["claim"], 2, "Usage"),
+        (["nosuch"], 2, "Usage"),
+        (["status", "--wach"], 2, "Usage"),
+        (["claim", "plan", "--agent", "a", "--lease", "nan"], 2, "Usage"),
+        (["claim", "plan", "--agent", ""], 2, "Usage"),
+        (["logs", "plan", "--sprint", "none"], 11, "NotFound"),
+        (["complete", "plan", "--token", "x"], 12, "Token"),
+        (["batch", "--graph", "{"], 10, "Config"),
+    ]:
+        plain, machine = fleet.run(*arguments), fleet.run(*arguments, "--json")
+        assert (plain.returncode, machine.returncode) == (code, code), arguments
+        assert plain.stderr.startswith("nanosup: ")
+        assert plain.stderr.count("\n") == 1
+        document = json.loads(machine.stderr)
+        assert (document["error"], document["exit"]) == (kind, code)
+        assert set(document) == {"error", "message", "hint", "exit"}
+        assert plain.stdout == machine.stdout == ""
+
+
+def test_claim_whose_token_cannot_be_printed_is_handed_back(fleet: Fleet) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [NANOSUP, "claim", "plan", "--agent", "a"],
+            cwd=fleet.top, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    assert done.returncode != 0
+    assert fleet.states("plan") == ["released"]
+
+
+def test_claims_by_hand_and_an_up_take_one_sprint_through_together(fleet: Fleet) -> None:
+    fleet.configure(
+        agent("a", "true")
+        + phase("plan", agents=["a"])
+        + phase("docs", agents=["a"], access="write")
+        + phase("build", agents=["a"], access="write", depends_on=["plan"])
+    )
+    docs = claim(fleet, "docs", "--goal", "both")
+    up = fleet.start("up", "--goal", "both")
+    with fleet.events() as wait:
+        wait("attempt.ended", phase="plan")
+        # `build` waits in line for the turn, and so comes before any other claim by hand.
+        refused = fleet.run("claim", "build", "--agent", "you")
+        assert fleet.run("complete", "docs", "--token", docs).returncode == 0
+    assert up.wait(60) == 0
+
+    assert refused.returncode == 12
+    assert [fleet.states(name) for name in ("plan", "docs", "build")] == [["completed"]] * 3
+    assert fleet.attempts("docs")[0]["agent"] == "me"
