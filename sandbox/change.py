@@ -217,6 +217,9 @@ class Changes:
         if isinstance(node, Directory):
             raise OSError(errno.EISDIR, "is a directory")
         overlay.lift(parent)
+        if node.extra is not None and node.extra.links:
+            # What remains has one name less, which a layer cannot say.
+            overlay.lift(node)
         fd = upper.fd(parent)
         overlay.anchor(node)
         if node.place is not Place.UPPER:

@@ -66,12 +66,29 @@ class CopyUp:
         for each in reversed(chain):
             self._lift_one(each, size)
 
+    def _lift_names(self, node: Node) -> None:
+        """Gives a file that was just lifted its other names, which are in lower layers."""
+        for directory, name in list(node.extras().links):
+            if directory is node.parent and name == node.name:
+                continue
+            self.lift(directory)
+            fd = self._upper.fd(directory)
+            before = os.fstat(fd)
+            source, known = self._upper.where(node)
+            os.link(known, name, src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
+            os.utime(f"/proc/self/fd/{fd}", ns=(before.st_atime_ns, before.st_mtime_ns))
+            directory.cover(name)
+        self._merge.know_hard_link(node, self._upper.status(node).st_ino)
+
     def _lift_one(self, node: Node, size: int | None) -> None:
         upper = self._upper
         parent = node.parent
         assert parent is not None
         if node.place is Place.GRAFT and not self._leads_to_graft(node):
             raise OSError(errno.EROFS, "a graft is not part of the layer")
+        has_links = node.place is Place.LAYER and node.extra is not None and node.extra.links
+        if has_links:
+            self._merge.complete_links(node)
         parent_fd = upper.fd(parent)
         before = os.fstat(parent_fd)
         temporary = upper.temporary()
@@ -87,6 +104,8 @@ class CopyUp:
         if node.place is not Place.GRAFT:
             parent.cover(node.name)
         self._arrive(node)
+        if has_links:
+            self._lift_names(node)
 
     def _leads_to_graft(self, node: Node) -> bool:
         assert isinstance(node, Directory)

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 
 from sandbox import gitattribute, layer
-from sandbox.node import BORN, Directory, Node, Place, Smudged, path_ino
+from sandbox.node import BORN, ROOT_INO, Directory, Node, Place, Smudged, path_ino
 from sandbox.smudge import NOTHING, Rules
 from sandbox.stack import LayerStack
 from sandbox.tree import S_IFGITLINK, S_IFTREE, GitTree
@@ -72,6 +72,26 @@ class Merge:
         """Remembers a file of several names, so that all of them lead to this node."""
         self._hard_links[inode] = node
         node.extras().inode = inode
+
+    def complete_links(self, node: Node) -> list[tuple[Directory, bytes]]:
+        """All names in the view of a file of a layer that has several there."""
+        inode = self._stack.status(node).st_ino
+        for path in self._stack.names_of(node.layer, inode):
+            directory = self.nodes[ROOT_INO]
+            for part in path[:-1]:
+                assert isinstance(directory, Directory)
+                children = directory.children
+                if children is None:
+                    children = self.load(directory)
+                below = children.get(part)
+                if not isinstance(below, Directory) or node.layer not in below.layers:
+                    break
+                directory = below
+            else:
+                assert isinstance(directory, Directory)
+                if directory.children is None:
+                    self.load(directory)
+        return node.extras().links
 
     def drop(self, node: Node) -> None:
         """Forgets a node that nobody can reach any more."""
@@ -168,10 +188,11 @@ class Merge:
                 else:
                     closed.add(name)
                     child = Node(ino, mode, directory, name, Place.LAYER, layer=index)
-                    if status.st_nlink > 1 and self._upper is None:
-                        # In a write mount the names part on copy-up, as the kernel's do.
+                    if status.st_nlink > 1:
                         child = self._linked.setdefault((index, status.st_ino), child)
                         ino = child.ino
+                        if self._upper is not None:
+                            child.extras().links.append((directory, name))
                 children[name] = child
                 self.nodes[ino] = child
             elif stat.S_ISDIR(mode) and isinstance(child, Directory):

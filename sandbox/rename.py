@@ -109,6 +109,9 @@ class Renames:
         new_name: bytes,
     ) -> None:
         overlay = self._overlay
+        if target is not None and target.extra is not None and target.extra.links:
+            # What remains of it has one name less, which a layer cannot say.
+            overlay.lift(target)
         covers = new_name in new_parent.covered
         if target is not None:
             overlay.anchor(target)

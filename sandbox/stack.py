@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from sandbox.errors import MountError
 from sandbox.node import Directory, Node
+
+_OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LayerStack:
@@ -20,6 +22,8 @@ class LayerStack:
         self._roots: list[int] = []
         self._fds: OrderedDict[tuple[Directory, int], int] = OrderedDict()
         self._fd_limit = fd_limit
+        # By layer and inode number; a layer is searched when such a file is first copied up.
+        self._links: dict[int, dict[int, list[tuple[bytes, ...]]]] = {}
         try:
             for path in layers:
                 self._roots.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -61,9 +65,8 @@ class LayerStack:
             above = above.parent
         if fd < 0:
             raise OSError(errno.ESTALE, "directory is gone")
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         for below in reversed(chain):
-            fd = self._fds[below, layer] = os.open(below.name, flags, dir_fd=fd)
+            fd = self._fds[below, layer] = os.open(below.name, _OPEN_DIRECTORY, dir_fd=fd)
         return fd
 
     def handle(self, node: Node) -> int:
@@ -93,6 +96,15 @@ class LayerStack:
         fd = self.fd(self._parent(node), node.layer)
         return os.open(node.name, flags | os.O_NOFOLLOW, dir_fd=fd)
 
+    def names_of(self, layer: int, inode: int) -> list[tuple[bytes, ...]]:
+        """The paths in a layer, each as its parts, of a file that has several names there."""
+        links = self._links.get(layer)
+        if links is None:
+            links = self._links[layer] = {}
+            for path, found in _linked_files(self._roots[layer]):
+                links.setdefault(found, []).append(path)
+        return links.get(inode, [])
+
     def readlink(self, node: Node) -> bytes:
         """Target of a symlink in a layer."""
         if node.extra is not None and node.extra.anchor >= 0:
@@ -103,3 +115,27 @@ class LayerStack:
         if node.parent is None:
             raise OSError(errno.ESTALE, "file is gone")
         return node.parent
+
+
+def _linked_files(root: int) -> Iterator[tuple[tuple[bytes, ...], int]]:
+    """(path, inode number) of every name of all files below that have several names."""
+    pending: list[tuple[bytes, ...]] = [()]
+    while pending:
+        directory = pending.pop()
+        fd = os.dup(root)
+        for name in (*directory, b"."):
+            below = os.open(name, _OPEN_DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        readable = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        os.close(fd)
+        try:
+            with os.scandir(readable) as entries:
+                for entry in entries:
+                    path = (*directory, os.fsencode(entry.name))
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(path)
+                    elif entry.stat(follow_symlinks=False).st_nlink > 1:
+                        yield path, entry.inode()
+        finally:
+            os.close(readable)

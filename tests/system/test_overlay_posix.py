@@ -403,3 +403,30 @@ def test_thirty_two_layers_stack(stage: Stage) -> None:
     with served(stage.read_only(layers=tuple(layers))) as mounted:
         assert (mounted.mountpoint / "top").read_text() == "31"
         assert len(os.listdir(mounted.mountpoint / "d")) == 34
+
+
+def test_several_names_of_a_lower_file_stay_one_file(stage: Stage) -> None:
+    layer = stage.directory("layer")
+    (layer / "d").mkdir()
+    (layer / "one").write_text("shared")
+    for name in ("two", "d/three", "d/four"):
+        os.link(layer / "one", layer / name)
+    (layer / "d/five").symlink_to("x")
+    os.link(layer / "d/five", layer / "six", follow_symlinks=False)
+    spec = replace(stage.writable(), layers=(str(layer),))
+    with served(spec) as lane:
+        root = lane.mountpoint
+        inode = os.stat(root / "one").st_ino
+        (root / "two").write_text("written")
+        assert (root / "d/three").read_text() == "written"
+        for name in ("one", "two", "d/three", "d/four"):
+            assert os.stat(root / name).st_ino == inode
+            assert os.stat(root / name).st_nlink == 4
+        (root / "d/three").unlink()
+        os.rename(root / "d", root / "moved")
+        assert os.stat(root / "moved/four").st_nlink == 3
+        (root / "six").unlink()
+        assert os.lstat(root / "moved/five").st_nlink == 1
+    assert spec.upper is not None
+    assert os.stat(Path(spec.upper, "one")).st_nlink == 3
+    assert (layer / "one").read_text() == "shared"
