@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from supervisor import disk, document, name
-from supervisor.errors import BoardError, HeldError, NotFoundError
+from supervisor.errors import BoardError, HeldError, NewerError, NotFoundError
 from supervisor.journal import Journal
 from supervisor.queue import Queue
 from supervisor.record import FORMAT, Sprint
@@ -249,8 +249,8 @@ def _read_format(path: str) -> bytes | None:
         raise document.damaged(path, f"cannot be read: {error.strerror}") from error
 
 
-def _newer(path: str, found: int) -> BoardError:
-    return BoardError(
+def _newer(path: str, found: int) -> NewerError:
+    return NewerError(
         f"the board is of format {found} ({path}), and this nanosup knows {FORMAT}",
         hint="Use the newer nanosup that made it; nothing was changed.",
     )

@@ -78,3 +78,7 @@ class BoardError(SupervisorError):
     """Raised when the board is damaged, of a newer format, or cannot be written."""
 
     exit_code = 20
+
+
+class NewerError(BoardError):
+    """Raised when the board, or a sprint on it, is of a format newer than this program knows."""

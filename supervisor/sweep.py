@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from supervisor import clock, disk, owner
+from supervisor import clock, owner, removal
 from supervisor.board import Board
 from supervisor.liveness import Liveness
 from supervisor.name import is_tmp, tmp_maker
@@ -22,16 +22,22 @@ def sweep(board: Board, *, unjudged_s: float = UNJUDGED_S) -> int:
     """Removes what is half-made and abandoned. Returns how many files and directories that was.
 
     Raises:
-        BoardError: a ticket of the writer's turn is damaged.
+        BoardError: a ticket of the writer's turn is damaged, or something cannot be removed.
     """
     board.queue.tidy()
     removed = 0
+    for path in abandoned(board, unjudged_s=unjudged_s):
+        removal.remove(path)
+        removed += 1
+    return removed
+
+
+def abandoned(board: Board, *, unjudged_s: float = UNJUDGED_S) -> Iterator[str]:
+    """The paths of what is half-made and abandoned."""
     for directory in _places(board):
         for entry in _entries(directory):
             if is_tmp(entry.name) and _is_abandoned(entry, unjudged_s):
-                disk.remove(entry.path)
-                removed += 1
-    return removed
+                yield entry.path
 
 
 def _places(board: Board) -> Iterator[str]:
@@ -46,6 +52,7 @@ def _places(board: Board) -> Iterator[str]:
     for sprint_id in board.sprints():
         sprint = board.sprint(sprint_id).path
         yield sprint
+        yield os.path.join(sprint, "pauses")
         yield from _slot_places(os.path.join(sprint, "driver"))
         for phase in _entries(os.path.join(sprint, "phases")):
             yield from _slot_places(phase.path)

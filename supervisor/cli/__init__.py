@@ -16,11 +16,11 @@ import click
 
 from sandbox.errors import SandboxError
 from supervisor.cli import control, hand, host, result, sprint
-from supervisor.cli.option import give_json
+from supervisor.cli.option import give_json, upkeep
 from supervisor.cli.root import cli
 from supervisor.errors import SupervisorError
 
-__all__ = ["cli", "control", "hand", "host", "main", "result", "sprint"]
+__all__ = ["cli", "control", "hand", "host", "main", "result", "sprint", "upkeep"]
 
 
 give_json(cli)

@@ -6,7 +6,7 @@ import json
 import sys
 
 from sandbox.repository import Repository
-from supervisor import clearance, place
+from supervisor import ack, clearance, place
 from supervisor.board import Board, SprintDir
 from supervisor.clearance import Clearance
 from supervisor.errors import GateError
@@ -33,6 +33,7 @@ def run(*, branch: str | None, sprint_id: str | None, as_json: bool) -> int:
     change = diff(repo, seen.record.base.commit, head.commit)
     moved = advance(repo, name, head.commit, message=f"nanosup ship: sprint {seen.record.id}")
     chosen.journal.append("sprint.shipped", branch=name, commit=head.commit)
+    ack.acknowledge(chosen.path, ack.Reason.SHIPPED)
     for file in change.flagged:
         print(f"nanosup: {sanitize(file.path)}: {file.flag}", file=sys.stderr)
     if as_json:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from supervisor.ack import Ack
 from supervisor.beat import Beat
 from supervisor.record import AttemptState, Exit, Input, Outcome, Output, Owner, Snapshot, Sprint
 from supervisor.reset import ResetRecord
@@ -18,7 +19,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "board.md").read_text()
 
 @pytest.mark.parametrize(
     "kind",
-    [Owner, Outcome, Snapshot, Input, Output, Sprint, Beat, ResetRecord, PauseRecord],
+    [Owner, Outcome, Snapshot, Input, Output, Sprint, Beat, ResetRecord, PauseRecord, Ack],
     ids=lambda kind: kind.__name__,
 )
 def test_every_key_of_every_document_is_described(kind: type[msgspec.Struct]) -> None:
