@@ -15,8 +15,8 @@ from typing import Any
 import click
 
 from sandbox.errors import SandboxError
-from supervisor.cli import control, hand, host, result, sprint
-from supervisor.cli.option import give_json, upkeep
+from supervisor.cli import control, hand, host, result, sprint, upkeep
+from supervisor.cli.option import give_json
 from supervisor.cli.root import cli
 from supervisor.errors import SupervisorError
 
