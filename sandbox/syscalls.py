@@ -275,3 +275,89 @@ def pidfd_exit_status(pidfd: int) -> int | None:
         return None
     mask, *_, status = _PIDFD_INFO.unpack(buffer)
     return int(status) if mask & PIDFD_INFO_EXIT else None
+
+
+# linux/openat2.h
+RESOLVE_NO_MAGICLINKS = 0x02
+_SYS_OPENAT2 = 437
+
+# linux/seccomp.h
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
+SECCOMP_USER_NOTIF_FLAG_CONTINUE = 1 << 0
+_SECCOMP_SET_MODE_FILTER = 1
+_SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_NOTIF_RECV = 0xC050_2100  # _IOWR('!', 0, struct seccomp_notif)
+_NOTIF_SEND = 0xC018_2101  # _IOWR('!', 1, struct seccomp_notif_resp)
+_NOTIF_ID_VALID = 0x4008_2102  # _IOW('!', 2, __u64)
+_NOTIF = struct.Struct("=QIIiIQ6Q")
+_NOTIF_RESPONSE = struct.Struct("=QqiI")
+_FILTER_BYTES = 8
+
+
+class _Program(ctypes.Structure):  # struct sock_fprog
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def openat2(dir_fd: int, path: bytes, flags: int, resolve: int = 0) -> int:
+    """openat2(2), for existing files. Returns a descriptor that the caller closes."""
+    how = struct.pack("=QQQ", flags, 0, resolve)
+    return _check(
+        _libc.syscall(
+            ctypes.c_long(_SYS_OPENAT2),
+            ctypes.c_int(dir_fd),
+            path,
+            how,
+            ctypes.c_size_t(len(how)),
+        ),
+        path,
+    )
+
+
+def seccomp_filter(program: bytes, flags: int = 0) -> int:
+    """seccomp(2), SECCOMP_SET_MODE_FILTER: adds a filter to this thread. Needs no_new_privs.
+
+    With SECCOMP_FILTER_FLAG_NEW_LISTENER returns a descriptor for `notification` (which is
+    close-on-exec), else 0. Raises OSError(ENOSYS) on other architectures.
+    """
+    number = _SYS_SECCOMP.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), "seccomp")
+    fprog = _Program(len(program) // _FILTER_BYTES, program)
+    return _check(
+        _libc.syscall(
+            ctypes.c_long(number),
+            ctypes.c_uint(_SECCOMP_SET_MODE_FILTER),
+            ctypes.c_uint(flags),
+            ctypes.byref(fprog),
+        )
+    )
+
+
+def notification(listener: int) -> tuple[int, int, int, tuple[int, ...]]:
+    """SECCOMP_IOCTL_NOTIF_RECV (seccomp_unotify(2)): the next call that a filter sends here.
+
+    Returns (id, thread id, number of the call, its six arguments). Raises OSError (ENOENT) where
+    the caller died before it was looked at.
+    """
+    buffer = bytearray(_NOTIF.size)
+    fcntl.ioctl(listener, _NOTIF_RECV, buffer)
+    number, pid, _flags, call, _arch, _ip, *arguments = _NOTIF.unpack(buffer)
+    return int(number), int(pid), int(call), tuple(map(int, arguments))
+
+
+def is_waiting(listener: int, notified: int) -> bool:
+    """SECCOMP_IOCTL_NOTIF_ID_VALID: whether the caller still waits, so its pid is its own."""
+    try:
+        fcntl.ioctl(listener, _NOTIF_ID_VALID, struct.pack("=Q", notified))
+    except OSError:
+        return False
+    return True
+
+
+def respond(listener: int, notified: int, error: int = 0, flags: int = 0) -> None:
+    """SECCOMP_IOCTL_NOTIF_SEND: lets the caller go on, with 0 or with errno `error`."""
+    response = _NOTIF_RESPONSE.pack(notified, 0, -error, flags)
+    try:
+        fcntl.ioctl(listener, _NOTIF_SEND, response)
+    except FileNotFoundError:
+        pass  # it was killed while it waited
