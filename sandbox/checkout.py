@@ -37,15 +37,13 @@ class Checkouts:
     """The checkouts below one directory.
 
     Attributes:
-        base: may not exist yet. Only nanosup's user, or everybody (0755), can enter it.
+        base: may not exist yet. Only nanosup's user can enter it.
         uid, gid: who all files belong to.
-        is_public: whether another user must be able to traverse it.
     """
 
     base: str
     uid: int
     gid: int
-    is_public: bool = False
 
     def checkout(self, repo: Repository, tree: str, object_dirs: Sequence[str] = ()) -> str:
         """The directory that has the content of the git tree `tree`; made if it is not there.
@@ -73,7 +71,7 @@ class Checkouts:
         for name in ("", "trees", "files"):
             path = os.path.join(self.base, name)
             os.makedirs(path, mode=0o700, exist_ok=True)
-            os.chmod(path, 0o755 if self.is_public and name != "files" else 0o700)
+            os.chmod(path, 0o700)
         fd = os.open(self.base, _DIRECTORY)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)

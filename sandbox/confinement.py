@@ -1,7 +1,7 @@
 """A lane without namespaces: what it may read and write, as landlock's rules. Pure.
 
-What a jail gets by mounts is here got by an allowlist: nothing of the host can be opened but what is
-listed. Everything is at its own path, the lane's tree included.
+What a jail gets by mounts is here got by an allowlist: nothing of the host can be opened but what
+is listed. Everything is at its own path, the lane's tree included.
 """
 
 from __future__ import annotations
@@ -90,8 +90,13 @@ def confine(lane: Lane, ground: Ground) -> Confinement:
     if lane.git_writable and lane.git_dir is not None:
         writes.append(lane.git_dir)
     for path in reads:
-        if any(_below(hidden, path) for hidden in lane.hidden) and path not in SYSTEM:
-            raise JailError(f"{path} contains what no lane may see")
+        for hidden in (*lane.hidden, ground.user_home):
+            if _below(hidden, path):
+                raise JailError(
+                    f"{hidden} is in {path}, which a lane that has no namespaces may read",
+                    hint="move it to another place, or make a better tier possible: see "
+                    "`nanosup doctor`",
+                )
     return Confinement(
         argv=lane.argv,
         cwd=lane.mount,

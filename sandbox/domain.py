@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from sandbox import syscalls
-from sandbox.landlock import Domain
+from sandbox.landlock import FILE_RIGHTS, Domain
 
 
 def enter(domain: Domain) -> None:
@@ -25,7 +26,9 @@ def enter(domain: Domain) -> None:
                 _add(ruleset, rule.path, int(rule.rights))
             except OSError as error:
                 # EBADFD: a pipe or a socket, which no rule can be about, and none is needed for.
-                if not rule.optional or error.errno not in (errno.ENOENT, errno.EBADFD):
+                # EACCES: what cannot be reached is of no use anyway.
+                expected = (errno.ENOENT, errno.EBADFD, errno.EACCES)
+                if not rule.optional or error.errno not in expected:
                     raise
         syscalls.landlock_restrict_self(ruleset)
     finally:
@@ -38,6 +41,8 @@ def _add(ruleset: int, path: str | int, rights: int) -> None:
         return
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            rights &= int(FILE_RIGHTS)
         syscalls.landlock_add_rule(ruleset, fd, rights)
     finally:
         os.close(fd)

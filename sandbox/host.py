@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from sandbox import launch, namespace, overlayfs, syscalls
+from sandbox import launch, namespace, syscalls, trial
 from sandbox.end import Exited, Unstarted
 from sandbox.errors import HostError, SandboxError
 from sandbox.feature import Features, Mechanism, Row
@@ -62,7 +62,7 @@ def probe(state: str | None = None) -> Features:
         *(() if state is None else (_layer_format(state),)),
         _seccomp(features),
         _landlock(abi),
-        _confinement(),
+        _confinement(features),
         _pidfd(),
         _cgroups(),
     )
@@ -215,7 +215,7 @@ def _enter_and_try(features: Features, state: str | None) -> Iterator[tuple[Mech
     except OSError as error:
         yield Mechanism.FUSE_MOUNT, f"a FUSE mount is refused by this host: {error.strerror}"
     try:
-        _mount_overlay(tempfile.gettempdir() if state is None else _existing(state))
+        trial.mount_overlay(tempfile.gettempdir() if state is None else _existing(state))
     except (OSError, SandboxError) as error:
         said = error.message if isinstance(error, SandboxError) else str(error)
         yield Mechanism.OVERLAY_MOUNT, said
@@ -247,20 +247,6 @@ def _mount_fuse() -> None:
     finally:
         os.close(fd)  # which ends the connection
     syscalls.umount2(target, syscalls.MNT_DETACH)
-
-
-def _mount_overlay(where: str) -> None:
-    """A writable overlay whose layers are in `where`, and a change of what is below in it."""
-    with tempfile.TemporaryDirectory(prefix="probe.", dir=where) as directory:
-        lower, upper, work, target = (f"{directory}/{name}" for name in "luwm")
-        for path in (lower, upper, work, target):
-            os.mkdir(path)
-        os.close(os.open(f"{lower}/file", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
-        overlayfs.mount(target, lowers=(lower,), upper=upper, work=work)
-        try:
-            os.unlink(f"{target}/file")
-        finally:
-            overlayfs.unmount(target, work=work)
 
 
 def _explain_refusal(mechanism: Mechanism) -> str:
@@ -338,12 +324,14 @@ def _landlock(abi: int) -> Row:
     )
 
 
-def _confinement() -> Row:
+def _confinement(features: Features) -> Row:
+    said = trial.confine(features)
     return Row(
         mechanism=Mechanism.CONFINEMENT,
-        ok=False,
+        ok=not said,
         needed=False,
-        detail="lanes without namespaces cannot be had yet",
+        detail=said or "a lane without namespaces: landlock, seccomp and a warden",
+        fix=_CONTAINER if said else "",
     )
 
 

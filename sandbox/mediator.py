@@ -1,8 +1,8 @@
-"""Carries out for a lane what it may not do itself: changes of metadata, below its own directories.
+"""Carries out for a lane what it may not do itself: changes of metadata, in its own directories.
 
-A filter sends such calls here (`fence.py`). Nothing that the caller could change meanwhile is looked
-at twice: the file is opened by us, checked, and changed through that one descriptor; the caller
-gets the result. (seccomp_unotify(2) warns of those who check and then let the caller go on.)
+A filter sends such calls here (`fence.py`). Nothing that the caller could change meanwhile is
+looked at twice: the file is opened by us, checked, and changed through that one descriptor; the
+caller gets the result. (seccomp_unotify(2) warns of those who check and then let the caller go on.)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ends everything that a process has started, without a PID namespace to do it.
 
-Orphans come to the nearest living ancestor that asked for them (PR_SET_CHILD_SUBREAPER), so all of a
-lane's processes are descendants of its warden, daemons that forked twice included.
+Orphans come to the nearest living ancestor that asked for them (PR_SET_CHILD_SUBREAPER), so all of
+a lane's processes are descendants of its warden, daemons that forked twice included.
 """
 
 from __future__ import annotations
@@ -16,11 +16,18 @@ from sandbox import census
 _PAUSE_S = 0.005
 
 
-def sweep(root: int, *, timeout_s: float, spared: frozenset[int] = frozenset()) -> bool:
+def sweep(
+    root: int,
+    *,
+    timeout_s: float,
+    spared: frozenset[int] = frozenset(),
+    statuses: dict[int, int] | None = None,
+) -> bool:
     """Kills all descendants of `root`, which is this process, and reaps them.
 
     False: something is left after `timeout_s`: it hangs in the kernel, or forks faster than it can
-    be killed. `spared` are children that stay, with all of theirs.
+    be killed. `spared` are children that stay, with all of theirs; `statuses` takes the wait
+    statuses of those that were reaped.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -32,7 +39,9 @@ def sweep(root: int, *, timeout_s: float, spared: frozenset[int] = frozenset()) 
                 os.kill(pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass
-        reap(spared)
+        for pid, status in reap(spared):
+            if statuses is not None:
+                statuses[pid] = status
         if not found and not any(_descendants(root, spared)):
             return True
         if time.monotonic() > deadline:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,9 +85,7 @@ def make(
         finally:
             os.close(out)
             os.close(base)
-        # Made last, so that its change time is not before that of anything above.
-        Path(manifest).write_bytes(b"")
-        made_ns = os.stat(manifest).st_ctime_ns
+        made_ns = _later(manifest, os.stat(target).st_ctime_ns)
         added = tuple(os.fsencode(path) for path, _ in extra)
         content = msgspec.msgpack.encode(Manifest(made_ns, maker.entries, added))
         Path(f"{manifest}.new").write_bytes(content)
@@ -96,6 +95,17 @@ def make(
             f"the lane's directory {target} cannot be made: {error.strerror}",
             hint="free some space, or set NANOSUP_STATE to a directory on another disk",
         ) from error
+
+
+def _later(path: str, than_ns: int) -> int:
+    """A change time, given to `path`, that is after `than_ns`: the kernel's clock for these ticks
+    every few milliseconds."""
+    while True:
+        Path(path).write_bytes(b"")
+        now_ns = os.stat(path).st_ctime_ns
+        if now_ns > than_ns:
+            return now_ns
+        time.sleep(0.0005)
 
 
 def settle(target: str, manifest: str, upper: str) -> None:
@@ -324,7 +334,7 @@ class _Settling:
             changed = True
         for name in names:
             path = prefix + name
-            if path in self._before.extra:
+            if path in self._before.extra or path == b".git":
                 continue
             status = os.stat(name, dir_fd=source, follow_symlinks=False)
             was = self._before.entries.get(path, 0)
@@ -404,6 +414,4 @@ def _like(status: os.stat_result, out: int, name: bytes) -> None:
         os.chown(name, status.st_uid, status.st_gid, dir_fd=out, follow_symlinks=False)
     if not stat.S_ISLNK(status.st_mode):
         os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=out)
-    os.utime(
-        name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=out, follow_symlinks=False
-    )
+    os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=out, follow_symlinks=False)

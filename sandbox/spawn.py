@@ -117,13 +117,13 @@ def _become(image: Image, keeper: int, complaint: int) -> NoReturn:
         if image.netns is not None:
             syscalls.setns(image.netns, syscalls.CLONE_NEWNET)
         _private_proc()
-        complaint, keeper = _arrange(image.fds, complaint, keeper)
+        complaint, keeper = arrange(image.fds, complaint, keeper)
         _prefer_for_oom()
         syscalls.join_session_keyring()
         if image.terminal:
             _take_terminal(image.uid, image.gid)
         for kind, limit in {resource.RLIMIT_CORE: _NO_CORE, **image.limits}.items():
-            _limit(kind, limit)
+            set_limit(kind, limit)
         if os.getuid() != image.uid:
             os.setgroups([])
             os.setresgid(image.gid, image.gid, image.gid)
@@ -167,7 +167,7 @@ def _prefer_for_oom() -> None:
         os.close(fd)
 
 
-def _arrange(fds: Mapping[int, int], *kept: int) -> tuple[int, ...]:
+def arrange(fds: Mapping[int, int], *kept: int) -> tuple[int, ...]:
     """Puts descriptors where `fds` wants them and closes all others but `kept`, which move."""
     above = max(fds) + 1
     aside = {
@@ -196,7 +196,7 @@ def _take_terminal(uid: int, gid: int) -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _limit(kind: int, limit: int) -> None:
+def set_limit(kind: int, limit: int) -> None:
     hard = resource.getrlimit(kind)[1]
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)

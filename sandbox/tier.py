@@ -61,9 +61,9 @@ _ALSO: Mapping[Tier, tuple[Mechanism, ...]] = {
 }
 
 UNSEEN = (
-    "host files outside of homes can be listed and those of the system read",
-    "names, sizes and times of files elsewhere can be asked for",
-    "the process list and command lines of the host can be read",
+    "readers can read the system's own files (/usr, /etc, /opt, /proc), process list and command "
+    "lines included",
+    "they can ask whether a file elsewhere exists, how large and how old it is",
     "the lane works in a directory of its own, not at the repository's path",
 )
 """What the landlock tier cannot keep a lane from, for doctor and status."""

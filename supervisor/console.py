@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sandbox.tier import Tier, describe
 from supervisor.board import Board
 from supervisor.decide import AttemptView, PhaseState, PhaseView
 from supervisor.footing import Footing
@@ -43,16 +44,23 @@ def show(sprint: SprintView, board: Board, footing: Footing | None = None) -> No
     if footing is not None:
         console.print(_footing(footing))
     console.print(table(sprint, board))
+    if Tier.LANDLOCK.value in tiers_of(sprint, board):
+        console.print(Text(describe(Tier.LANDLOCK), style="dim"))
+
+
+def tiers_of(sprint: SprintView, board: Board) -> tuple[str, ...]:
+    """What the lanes of a sprint are and were held by."""
+    found = (
+        pulses(board, sprint.record.id, name, attempt.n).get("tier")
+        for name, view in sprint.phases.items()
+        for attempt in view.attempts
+    )
+    return tuple(dict.fromkeys(str(tier) for tier in found if tier))
 
 
 def headline(sprint: SprintView, board: Board) -> Text:
     """The sprint in a line, with what its lanes are held by."""
-    tiers = dict.fromkeys(
-        str(tier)
-        for name, view in sprint.phases.items()
-        for attempt in view.attempts
-        if (tier := pulses(board, sprint.record.id, name, attempt.n).get("tier"))
-    )
+    tiers = tiers_of(sprint, board)
     goal = f"  {sanitize(sprint.record.goal)}" if sprint.record.goal else ""
     return Text.assemble(
         ("sprint ", "dim"),

@@ -22,15 +22,53 @@ BEAT_FILE = "nanosup.beat"
 BEAT = f"/tmp/{BEAT_FILE}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where an agent finds what it is given (`lodging.py`).
+
+    Attributes:
+        top: the repository.
+        beat: the file whose touching is a beat.
+    """
+
+    top: str
+    inputs: str = INPUTS
+    outputs: str = OUTPUTS
+    prompt: str = PROMPT
+    beat: str = BEAT
+
+
 @dataclass(frozen=True, slots=True)
 class LaneDir:
-    """The directories of one attempt, all on the board.
+    """The directories of one attempt: all on the board, but for the room of a lane that has no
+    namespaces (`lodging.py`).
 
     Attributes:
         path: `attempts/NNNN/lane`.
     """
 
     path: str
+
+    @property
+    def room(self) -> str:
+        """Where the directories are that the agent sees."""
+        try:
+            return os.readlink(os.path.join(self.path, "room"))
+        except OSError:
+            return self.path
+
+    @property
+    def is_confined(self) -> bool:
+        """Whether it is a lane without namespaces, in a room of its own."""
+        return self.room != self.path
+
+    @property
+    def tree(self) -> str:
+        return os.path.join(self.room, "tree")
+
+    @property
+    def manifest(self) -> str:
+        return os.path.join(self.room, "tree.manifest")
 
     @property
     def upper(self) -> str:
@@ -50,31 +88,31 @@ class LaneDir:
 
     @property
     def home(self) -> str:
-        return os.path.join(self.path, "home")
+        return os.path.join(self.room, "home")
 
     @property
     def tmp(self) -> str:
-        return os.path.join(self.path, "tmp")
+        return os.path.join(self.room, "tmp")
 
     @property
     def inputs(self) -> str:
-        return os.path.join(self.path, "inputs")
+        return os.path.join(self.room, "inputs")
 
     @property
     def outputs(self) -> str:
-        return os.path.join(self.path, "outputs")
+        return os.path.join(self.room, "outputs")
 
     @property
     def git(self) -> str:
-        return os.path.join(self.path, "git")
+        return os.path.join(self.room, "git")
 
     @property
     def scratch(self) -> str:
-        return os.path.join(self.path, "scratch")
+        return os.path.join(self.room, "scratch")
 
     @property
     def prompt(self) -> str:
-        return os.path.join(self.path, "prompt.md")
+        return os.path.join(self.room, "prompt.md")
 
     def scratch_for(self, phase: Phase) -> dict[str, str]:
         """Repository path → the directory that is bound over it."""
@@ -83,15 +121,23 @@ class LaneDir:
             for number, path in enumerate(phase.scratch)
         }
 
-    def make(self, phase: Phase, *, uid: int, gid: int) -> None:
-        """Makes the directories; those that the agent writes belong to `uid` and `gid`."""
+    def make(self, phase: Phase, *, uid: int, gid: int, room: str | None = None) -> None:
+        """Makes the directories; those that the agent writes belong to `uid` and `gid`.
+
+        Args:
+            room: where those are to be that the agent sees; must not exist.
+        """
         os.makedirs(self.path, mode=0o700, exist_ok=True)
+        if room is not None:
+            os.mkdir(room, 0o755)
+            os.symlink(room, os.path.join(self.path, "room"))
         ours = [self.mount, self.inputs, self.scratch]
         theirs = [self.home, self.tmp, self.outputs]
         theirs += self.scratch_for(phase).values()
         if phase.access.writes:
             ours.append(self.work)
-            theirs.append(self.upper)
+            if room is None:  # else it is made of what has changed, at the end
+                theirs.append(self.upper)
         for directory in (*ours, *theirs):
             os.mkdir(directory, 0o755)
         if os.getuid() != uid:
@@ -100,7 +146,7 @@ class LaneDir:
 
 
 def variables(
-    sprint: Sprint, phase: Phase, n: int, agent: Agent, host: Mapping[str, str]
+    sprint: Sprint, phase: Phase, n: int, agent: Agent, host: Mapping[str, str], seen: Places
 ) -> dict[str, str]:
     """The environment of an attempt beyond what every lane has. Pure."""
     return {
@@ -112,25 +158,25 @@ def variables(
         "NANOSUP_ATTEMPT": str(n),
         "NANOSUP_GOAL": sprint.goal,
         "NANOSUP_BASE": sprint.base.commit,
-        "NANOSUP_INPUTS": INPUTS,
-        "NANOSUP_OUTPUTS": OUTPUTS,
-        "NANOSUP_PROMPT_FILE": PROMPT,
-        "NANOSUP_BEAT": BEAT,
+        "NANOSUP_INPUTS": seen.inputs,
+        "NANOSUP_OUTPUTS": seen.outputs,
+        "NANOSUP_PROMPT_FILE": seen.prompt,
+        "NANOSUP_BEAT": seen.beat,
     }
 
 
-def placeholders(sprint: Sprint, phase: Phase, n: int, top: str, prompt: str) -> dict[str, str]:
+def placeholders(sprint: Sprint, phase: Phase, n: int, seen: Places, prompt: str) -> dict[str, str]:
     """What {…} in an agent's command stands for. Pure."""
     return {
         "prompt": prompt,
-        "prompt_file": PROMPT,
+        "prompt_file": seen.prompt,
         "phase": phase.name,
-        "inputs": INPUTS,
-        "outputs": OUTPUTS,
+        "inputs": seen.inputs,
+        "outputs": seen.outputs,
         "goal": sprint.goal,
         "sprint": sprint.id,
         "attempt": str(n),
-        "repo": top,
+        "repo": seen.top,
     }
 
 

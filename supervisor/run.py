@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
-from sandbox import gitdir, index, launch, namespace, repository, seal, survey, syscalls, view
-from sandbox.checkout import EPOCH_NS, Checkouts
+from sandbox import (
+    gitdir,
+    index,
+    namespace,
+    replica,
+    repository,
+    seal,
+    survey,
+    syscalls,
+    view,
+)
 from sandbox.end import End
 from sandbox.errors import MountError
 from sandbox.feature import Features
 from sandbox.jail import Bind
 from sandbox.repository import Repository
 from sandbox.spec import MountSpec
-from sandbox.tier import Tier, choose
+from sandbox.tier import choose
 from supervisor import artifact, clock, credential, lineage, prompt, pulse, room
 from supervisor.attempt import Attempt
 from supervisor.board import Board, SprintDir
@@ -26,18 +36,18 @@ from supervisor.contract import Inspector
 from supervisor.egress import opened
 from supervisor.errors import ArtifactError, BoardError
 from supervisor.graph import Graph
+from supervisor.hold import Hold, check_network
 from supervisor.lane import (
     BEAT_FILE,
-    OBJECTS,
     LaneDir,
     await_unlocked,
     locked,
     placeholders,
     variables,
 )
-from supervisor.mount import Mount, Server
+from supervisor.lodging import seen_in
+from supervisor.mount import Mount
 from supervisor.order import Order
-from supervisor.overlaid import Overlaid
 from supervisor.owner import stamp
 from supervisor.pause import paused_question
 from supervisor.phase import Agent, Phase
@@ -73,7 +83,6 @@ class Run:
         self._order = order
         self._features = features
         self._lane = LaneDir(attempt.lane_path)
-        self._tier = Tier.FUSE
         self._started = time.monotonic()
         assert attempt.owner.snapshot is not None
         self._snapshot: Snapshot = attempt.owner.snapshot
@@ -88,17 +97,17 @@ class Run:
             ArtifactError: an input is not what it was.
             BoardError: the board cannot be written.
         """
-        self._tier = choose(self._features, self._record.mount, self._record.require)
         repo = repository.find(Path(self._order.top))
         uid, gid = namespace.lane_ids()
+        hold = self._hold = self._held(uid)
         agent = self._agent()
         text = self._prepare(repo, agent, uid, gid)
         with ExitStack() as stack:
             lock = stack.enter_context(locked(self._lane))
-            stage = namespace.enter()
-            mountpoint = stage.directory("mount") if stage.root else self._lane.mount
+            stage, mountpoint = hold.enter(self._lane)
             mounted = self._mount_spec(repo, mountpoint, uid, gid)
-            server = stack.enter_context(self._mount(repo, mounted, lock))
+            server = hold.mount(repo, mounted, self._lane, self._phase, self._shares(repo), lock)
+            stack.enter_context(server)
             made = self._make_git(repo, uid, gid)
             server.await_ready()
             out = opened(
@@ -122,14 +131,14 @@ class Run:
                     tell=self._tell,
                 )
             )
-            spec = view.jail_of(
+            jailed = hold.start(
                 self._view(repo, agent, text, mountpoint, made, way_out, uid, gid),
                 self._survey(repo, agent, uid),
+                stage,
+                stdio=session.stdio(uid, gid),
+                lock=lock,
             )
-            stdin, stdout, stderr = session.stdio(uid, gid)
-            jailed = stack.enter_context(
-                launch.start(spec, self._features, stage, stdin=stdin, stdout=stdout, stderr=stderr)
-            )
+            stack.enter_context(jailed)
             server.attend(jailed.pid)
             lane_pulse = self._announce(jailed.pid, server)
             ending = session.watch(vigil, jailed, server, lane_pulse.refresh)
@@ -171,7 +180,7 @@ class Run:
     def _prepare(self, repo: Repository, agent: Agent, uid: int, gid: int) -> str:
         """Makes everything of the lane that is not mounted. Returns the prompt."""
         lane, phase, owner = self._lane, self._phase, self._attempt.owner
-        lane.make(phase, uid=uid, gid=gid)
+        lane.make(phase, uid=uid, gid=gid, room=self._hold.room)
         artifact.provide(self._board.blobs, owner.inputs, lane.inputs)
         text = prompt.compose(
             phase,
@@ -202,29 +211,22 @@ class Run:
             object_dirs=self._object_dirs(),
         )
 
-    def _mount(self, repo: Repository, spec: MountSpec, lock: IO[bytes]) -> Mount:
-        if self._tier is Tier.FUSE:
-            return Server(spec)
-        tree = self._checkouts(spec.uid, spec.gid).checkout(repo, spec.tree, spec.object_dirs)
-        return Overlaid(spec, tree, self._lane.grafts, lock)
-
-    def _checkouts(self, uid: int, gid: int) -> Checkouts:
-        return Checkouts(os.path.join(self._board.path, "checkouts"), uid, gid)
-
-    @property
-    def _epoch_ns(self) -> int:
-        return self._snapshot.epoch_ns if self._tier is Tier.FUSE else EPOCH_NS
+    def _held(self, uid: int) -> Hold:
+        tier = choose(self._features, self._record.mount, self._record.require)
+        check_network(tier, self._phase)
+        name = lineage.layer_id(self._record.id, self._phase.name, self._attempt.n)
+        return Hold(tier, self._features, self._board.path, name, uid)
 
     def _make_git(self, repo: Repository, uid: int, gid: int) -> gitdir.GitDir:
         """The lane's git directory. Its index and refs are made once a snapshot, and copied."""
         seen = self._snapshot
         cache = Path(self._sprint.path) / "git"
-        record = cache / f"{seen.commit}.{'' if self._tier is Tier.FUSE else 'checkout.'}index"
+        record = cache / f"{seen.commit}{self._hold.index_suffix}"
         index.record(
             record,
             repo,
             commit=seen.commit,
-            epoch_ns=self._epoch_ns,
+            epoch_ns=self._hold.epoch_ns(seen),
             uid=uid,
             gid=gid,
             layers=[Path(self._layer_dir(layer)) for layer in seen.layers],
@@ -255,14 +257,14 @@ class Run:
         gid: int,
     ) -> view.Lane:
         phase, lane, n = self._phase, self._lane, self._attempt.n
-        top = str(repo.root)
+        where = seen_in(lane, str(repo.root))
         empty = os.path.join(lane.path, "empty")
         Path(empty).touch()
         return view.Lane(
-            argv=prompt.fill(agent.command, placeholders(self._record, phase, n, top, text)),
+            argv=prompt.fill(agent.command, placeholders(self._record, phase, n, where, text)),
             uid=uid,
             gid=gid,
-            repository=top,
+            repository=where.top,
             mount=mountpoint,
             home=lane.home,
             git_dir=lane.git,
@@ -277,7 +279,7 @@ class Run:
             share=self._shares(repo),
             hidden=(self._board.path, str(repo.common_dir)),
             extra=tuple(Bind(empty, mask) for mask in made.masks),
-            env=variables(self._record, phase, n, agent, os.environ),
+            env=variables(self._record, phase, n, agent, os.environ, where),
             host_network=phase.network == "host",
             way_out=way_out,
         )
@@ -347,6 +349,8 @@ class Run:
             os.close(upper)
         os.makedirs(os.path.dirname(self._layer), mode=0o700, exist_ok=True)
         os.rename(self._lane.upper, self._layer)
+        if self._lane.is_confined:
+            shutil.rmtree(self._lane.tree, ignore_errors=True)  # the layer has what it had
         layer = os.path.basename(self._layer)
         return lineage.sealed(seen, layer, commit=done.commit, tree=done.tree), done.notes
 
@@ -356,6 +360,8 @@ class Run:
         if os.path.isdir(published):
             return published
         lane = self._lane_of(layer)
+        if lane.is_confined and os.path.lexists(lane.manifest):
+            replica.settle(lane.tree, lane.manifest, lane.upper)
         if not os.path.isdir(lane.upper):
             raise BoardError(
                 f"layer {layer} is missing: neither {published} nor {lane.upper} is there",
@@ -385,7 +391,7 @@ class Run:
 
     def _alternates(self, repo: Repository) -> list[tuple[Path, str]]:
         stores = [*repo.object_dirs, *map(Path, self._object_dirs())]
-        return [(path, f"{OBJECTS}/{number}") for number, path in enumerate(stores)]
+        return self._hold.alternates(stores)
 
     def _shares(self, repo: Repository) -> tuple[tuple[str, str], ...]:
         """(directory of the host, path in the repository) of those that are there."""
@@ -398,8 +404,13 @@ class Run:
     def _announce(self, child_pid: int, server: Mount) -> pulse.LanePulse:
         ready_ms = round((time.monotonic() - self._started) * 1000, 1)
         first = pulse.Pulse(
-            child_pid=child_pid, server_pid=server.pid, ready_ms=ready_ms, tier=self._tier.value
+            child_pid=child_pid,
+            server_pid=server.pid,
+            ready_ms=ready_ms,
+            tier=self._hold.tier.value,
         )
         lane_pulse = pulse.LanePulse(self._attempt.path, first, server.counters)
-        self._tell("attempt.running", child_pid=child_pid, ready_ms=ready_ms, tier=self._tier.value)
+        self._tell(
+            "attempt.running", child_pid=child_pid, ready_ms=ready_ms, tier=self._hold.tier.value
+        )
         return lane_pulse

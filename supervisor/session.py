@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from sandbox.child import Child
 from sandbox.end import End, Signaled
+from sandbox.held import Held
 from sandbox.oom import OomWatch
 from supervisor import clock, log, room, sign, symptom, tail
 from supervisor.ending import Ending, Result
@@ -103,7 +103,7 @@ class Session:
         return None, self._logs[0].fd, self._logs[1].fd
 
     def watch(
-        self, vigil: Vigil, child: Child, server: Mount, refresh: Callable[[], None]
+        self, vigil: Vigil, child: Held, server: Mount, refresh: Callable[[], None]
     ) -> Ending:
         """Watches the command to its end. What it left running, or cannot be killed, is told."""
         self._oom = OomWatch(child.agent or child.pid)
@@ -132,7 +132,7 @@ class Session:
         self._put_away()
         return self._ending
 
-    def find(self, child: Child, end: End | None) -> Finding:
+    def find(self, child: Held, end: End | None) -> Finding:
         """What became of it. `end` is how the command ended."""
         assert self._ending is not None
         state, reason = judge(self._ending, end, self._phase, self._result)
@@ -155,7 +155,7 @@ class Session:
         words = "".join(tail.last_words(opened.fd, _LAST_WORDS_BYTES) for opened in self._logs)
         return symptom.diagnose(self._agent, code, words, wall_s=clock.wall_s())
 
-    def _oom_said(self, child: Child, end: End | None) -> str:
+    def _oom_said(self, child: Held, end: End | None) -> str:
         """That the OOM killer ended it, in words; empty where it did not, or nobody can tell."""
         if self._oom is None:
             return ""

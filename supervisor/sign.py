@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable
 
-from sandbox.child import Child
+from sandbox.held import Held
 from supervisor.phase import Sign
 
 _SAMPLES = 4  # looks in each `stall_s`
@@ -70,7 +70,7 @@ class Pulse:
 def of(
     signs: Collection[Sign],
     *,
-    child: Child,
+    child: Held,
     logs: Iterable[int],
     operations: Callable[[], int],
     beat: str,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from sandbox.tier import UNSEEN, Tier
 from supervisor.decide import AttemptView, PhaseState, PhaseView
 from supervisor.footing import Footing
 from supervisor.history import round_of
@@ -115,6 +116,7 @@ def _sprint(
         "base": {"commit": record.base.commit, "tree": record.base.tree},
         "stacked_on": _footing(footing) if footing else None,
         "driven": seen.driven,
+        "not_enforced": _not_enforced(record.id, pulses),
         "round": max((view.round for view in seen.phases.values()), default=1),
         "phases": [_phase(view, seen, pulses) for view in seen.phases.values()],
     }
@@ -123,6 +125,12 @@ def _sprint(
 def _footing(footing: Footing) -> dict[str, Any]:
     state = footing.state.value if footing.state else None
     return {"sprint": footing.sprint, "state": state, "sound": footing.sound}
+
+
+def _not_enforced(sprint: str, pulses: Mapping[tuple[str, str, int], Any]) -> list[str]:
+    """What lanes of the sprint are not kept from, for want of namespaces."""
+    tiers = {pulse.get("tier") for (known, _, _), pulse in pulses.items() if known == sprint}
+    return list(UNSEEN) if Tier.LANDLOCK.value in tiers else []
 
 
 def _phase(

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from sandbox.census import Process
-from sandbox.child import Child
 from sandbox.freezer import Freezer
+from sandbox.held import Held
 from supervisor import clock
 from supervisor.ending import Cause, Ending
 from supervisor.halt import Halt
@@ -86,7 +86,7 @@ class Vigil:
 
     def keep(
         self,
-        child: Child,
+        child: Held,
         server: Mount,
         *,
         sample: Callable[[], object],
@@ -166,7 +166,7 @@ class Vigil:
         halt.close()
         return Ending(self._cause or Cause.EXIT, self._stopped, self._served, child.left)
 
-    def _answer(self, child: Child) -> None:
+    def _answer(self, child: Held) -> None:
         for number in os.read(self._wakeup, 512):
             if number == LOOK:
                 self._looks = True
@@ -187,13 +187,13 @@ class Vigil:
         logs.tend(now)  # it may have gone on a moment ago
         return finale.due_s is not None and now >= finale.due_s
 
-    def _look_whether_stopped(self, child: Child) -> None:
+    def _look_whether_stopped(self, child: Held) -> None:
         stopped = child.agent_state() in _STOPPED
         if stopped != self._stopped:
             self._tell("attempt.stopped" if stopped else "attempt.continued")
         self._stopped = stopped
 
-    def _end(self, child: Child, cause: Cause, number: int = signal.SIGTERM) -> None:
+    def _end(self, child: Held, cause: Cause, number: int = signal.SIGTERM) -> None:
         self._cause = cause
         if self._halt is not None:
             self._halt.lift(time.monotonic())  # or it could not hear us
@@ -201,12 +201,12 @@ class Vigil:
         child.terminate(signal.SIGCONT)  # who is stopped does not hear it else
         self._kill_at = time.monotonic() + self._phase.grace_s
 
-    def _kill(self, child: Child) -> None:
+    def _kill(self, child: Held) -> None:
         child.kill()
         self._kill_at = None
         self._stuck_at = self._stuck_at or time.monotonic() + _DEATH_S
 
-    def _unblock(self, child: Child, server: Mount, poll: select.poll) -> None:
+    def _unblock(self, child: Held, server: Mount, poll: select.poll) -> None:
         """Kills the server under processes that SIGKILL does not end.
 
         Who waits for its answer does so in the kernel, deaf to all signals (fuse: the request is
@@ -220,7 +220,7 @@ class Vigil:
         self._kill_at = None
         self._stuck_at = time.monotonic() + _DEATH_S
 
-    def _give_up(self, child: Child) -> Ending:
+    def _give_up(self, child: Held) -> Ending:
         """Leaves behind what no signal ends: others are not to wait for it."""
         stuck = child.processes()
         child.abandon()

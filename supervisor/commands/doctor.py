@@ -12,6 +12,7 @@ from sandbox.tier import Tier
 from supervisor import config, place
 from supervisor.config import Config
 from supervisor.errors import ConfigError
+from supervisor.hold import enforced
 
 # What `enforcement` says for each tier; "none" where there is none.
 LEVELS = {Tier.FUSE: "full", Tier.KERNEL: "full", Tier.LANDLOCK: "reduced"}
@@ -54,7 +55,7 @@ def _choose(features: Features, wanted: Config | None) -> tuple[Tier | None, Hos
     try:
         if wanted is None:
             return tier.choose(features), None
-        return tier.choose(features, wanted.workspace.mount, wanted.workspace.require), None
+        return enforced(features, wanted), None
     except HostError as error:
         return None, error
 

@@ -18,6 +18,7 @@ from supervisor.board import Board, SprintDir
 from supervisor.config import Config
 from supervisor.decide import SprintState
 from supervisor.fleet import Fleet, keeper_log
+from supervisor.hold import enforced
 from supervisor.observe import observe
 from supervisor.plan import Planned, begin_on, plan, ripened
 from supervisor.publish import publish_all
@@ -49,7 +50,7 @@ def run(
     features = host.probe(str(here.state))
     if not features.row(Mechanism.LAYER_FORMAT).ok:
         board.prepare()  # one that cannot be written at all is to be called that
-    held = tier.choose(features, wanted.workspace.mount, wanted.workspace.require)
+    held = enforced(features, wanted)
     if stack is None:
         stack = wanted.workspace.stack
     planned = plan(board, repo, wanted, goals, stack=stack)

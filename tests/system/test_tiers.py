@@ -6,11 +6,17 @@ As root, and (the whole again, in one process) as an ordinary user.
 from __future__ import annotations
 
 import json
+import os
+import select
+import shutil
+import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from sandbox import host
@@ -79,12 +85,31 @@ def toml(tier: str) -> str:
     )
 
 
+@pytest.fixture
+def rooms() -> Iterator[Path]:
+    """Where lanes without namespaces are: a directory that any user can traverse."""
+    path = Path(tempfile.mkdtemp(prefix="nanosup-rooms-", dir="/var/tmp"))
+    path.chmod(0o777)
+    yield path
+    shutil.rmtree(path)
+
+
 @pytest.fixture(params=list(Tier))
-def tier(request: pytest.FixtureRequest) -> Iterator[str]:
-    missing = lacking(host.probe(), request.param)
+def tier(request: pytest.FixtureRequest) -> str:
+    return offered(request.param)
+
+
+@pytest.fixture(params=[Tier.KERNEL, Tier.LANDLOCK])
+def other_tier(request: pytest.FixtureRequest) -> str:
+    """The best tier is what all other tests are about."""
+    return offered(request.param)
+
+
+def offered(tier: Tier) -> str:
+    missing = lacking(host.probe(), tier)
     if missing:
-        pytest.skip(f"{request.param.value}: {missing[0].detail}")
-    yield request.param.value
+        pytest.skip(f"{tier.value}: {missing[0].detail}")
+    return tier.value
 
 
 def check(top: Path, tier: str, status: Any) -> None:
@@ -116,8 +141,9 @@ def check(top: Path, tier: str, status: Any) -> None:
     assert git(top, "status", "--porcelain") == ""
 
 
-def test_a_sprint_is_the_same_in_every_tier(tmp_path: Path, tier: str) -> None:
+def test_a_sprint_is_the_same_in_every_tier(tmp_path: Path, tier: str, rooms: Path) -> None:
     fleet = Fleet(tmp_path / "proj", toml(tier), FILES)
+    fleet.env["NANOSUP_ROOMS"] = str(rooms)
 
     done = fleet.run("up")
 
@@ -125,28 +151,84 @@ def test_a_sprint_is_the_same_in_every_tier(tmp_path: Path, tier: str) -> None:
     check(fleet.top, tier, fleet.json("status"))
     assert fleet.json("artifacts", "verify")["ok"]
     assert f"tier {tier}" in fleet.run("status").stdout
+    (sprint,) = fleet.json("status")["sprints"]
+    assert bool(sprint["not_enforced"]) == (tier == "landlock")
+
+
+def test_what_a_failed_writer_left_is_carried_on_in_the_other_tiers(
+    tmp_path: Path, other_tier: str, rooms: Path
+) -> None:
+    script = (
+        'if [ "$NANOSUP_ATTEMPT" = 1 ]; then echo half > half; rm README; exit 3; fi; '
+        "test ! -e README; test $(cat half) = half; echo whole > half"
+    )
+    text = f'[workspace]\nmount = "{other_tier}"\n\n' + agent("sh", script)
+    fleet = Fleet(tmp_path / "proj", text + phase("build", access="write"), FILES)
+    fleet.env["NANOSUP_ROOMS"] = str(rooms)
+
+    done = fleet.run("up")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert fleet.states("build") == ["failed", "completed"]
+    commit = fleet.attempts("build")[1]["commit"]
+    changed = git(fleet.top, "diff", "--name-status", "HEAD", commit).split()
+    assert changed == ["D", "README", "A", "half"]
+    assert git(fleet.top, "show", f"{commit}:half") == "whole"
+
+
+def test_a_killed_keeper_takes_all_of_its_lane_with_it_in_the_other_tiers(
+    tmp_path: Path, other_tier: str, rooms: Path
+) -> None:
+    """Daemons that forked twice, in sessions of their own, included."""
+    script = "(setsid sh -c 'echo $$; exec sleep 600' &); echo ready; exec sleep 600"
+    text = f'[workspace]\nmount = "{other_tier}"\n\n' + agent("sh", script)
+    fleet = Fleet(tmp_path / "proj", text + phase("look", restarts=0), FILES)
+    fleet.env["NANOSUP_ROOMS"] = str(rooms)
+    marker = str(fleet.top)
+    try:
+        with fleet.events() as wait:
+            fleet.start("up")
+            wait("attempt.running")
+            keeper = fleet.attempts("look")[0]["pid"]
+            log = fleet.start("logs", "-f", "look")
+            assert log.stdout is not None
+            said = {log.stdout.readline().strip() for _ in range(2)}  # the daemon's pid, and ready
+            assert "ready" in said
+            pids = [os.pidfd_open(p.pid) for p in psutil.Process(keeper).children(recursive=True)]
+            os.kill(keeper, signal.SIGKILL)
+            wait("sprint.ended")
+        for pid in pids:
+            ready, _, _ = select.select([pid], [], [], 20)
+            assert ready, f"a process of the lane in {marker} is still alive"
+            os.close(pid)
+        assert len(pids) >= 3
+        assert fleet.states("look") == ["lost"]
+    finally:
+        fleet.close()
 
 
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
-def test_a_sprint_is_the_same_for_an_ordinary_user(tier: str) -> None:
+def test_a_sprint_is_the_same_for_an_ordinary_user(other_tier: str, rooms: Path) -> None:
     with ordinary_user() as user:
-        fleet = Fleet(user.directory / "proj", toml(tier), FILES)
+        fleet = Fleet(user.directory / "proj", toml(other_tier), FILES)
         subprocess.run(["chown", "-R", f"{user.uid}:{user.uid}", fleet.top], check=True)
 
-        done = as_user(user, fleet.top, "up")
+        done = as_user(user, fleet.top, rooms, "up")
 
         assert done.returncode == 0, done.stdout + done.stderr
-        status = json.loads(as_user(user, fleet.top, "status", "--json").stdout)
+        status = json.loads(as_user(user, fleet.top, rooms, "status", "--json").stdout)
         subprocess.run(["chown", "-R", "0:0", fleet.top], check=True)  # for git's safe.directory
-        check(fleet.top, tier, status)
+        check(fleet.top, other_tier, status)
 
 
-def as_user(user: OrdinaryUser, top: Path, *args: str) -> subprocess.CompletedProcess[str]:
+def as_user(
+    user: OrdinaryUser, top: Path, rooms: Path, *args: str
+) -> subprocess.CompletedProcess[str]:
     command = ["env", "-C", str(top), NANOSUP, *args]
     return subprocess.run(
         user.command(*command),
         cwd="/",
-        env=user.environment(),
+        env={**user.environment(), "NANOSUP_ROOMS": str(rooms)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -84,7 +84,7 @@ def test_modules_are_short_enough_to_be_read(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= limit
 
 
-@pytest.mark.parametrize("name", ["entry", "jail", "view"])
+@pytest.mark.parametrize("name", ["confinement", "entry", "jail", "view"])
 def test_what_decides_about_the_jail_knows_paths_but_no_files(name: str) -> None:
     path = ROOT / "sandbox" / f"{name}.py"
 

@@ -1,0 +1,150 @@
+"""What depends on the tier of a lane: its view, its places, and how its command starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from sandbox import launch, lending, namespace, view, ward
+from sandbox.checkout import EPOCH_NS, Checkouts
+from sandbox.confinement import confine
+from sandbox.errors import HostError
+from sandbox.feature import Features
+from sandbox.held import Held
+from sandbox.namespace import Stage
+from sandbox.repository import Repository
+from sandbox.spec import MountSpec
+from sandbox.tier import Tier, choose
+from supervisor.config import Config
+from supervisor.lane import OBJECTS, LaneDir
+from supervisor.lodging import rooms
+from supervisor.mount import Mount, Server
+from supervisor.overlaid import Overlaid
+from supervisor.phase import Phase
+from supervisor.plain import Plain
+from supervisor.record import Snapshot
+
+
+def check_network(tier: Tier, phase: Phase) -> None:
+    """Raises HostError where `tier` cannot keep the phase to its list of hosts."""
+    if tier is Tier.LANDLOCK and not isinstance(phase.network, str):
+        raise HostError(
+            f"phase {phase.name!r}: network = a list of hosts needs a network namespace, which "
+            "the landlock tier has not",
+            hint='use "none" or "host", or make a better tier possible: see `nanosup doctor`',
+        )
+
+
+def enforced(features: Features, wanted: Config) -> Tier:
+    """What the lanes of a fleet are held by here.
+
+    Raises:
+        HostError: this host cannot enforce what the configuration asks for.
+    """
+    tier = choose(features, wanted.workspace.mount, wanted.workspace.require)
+    for phase in wanted.graph.order:
+        check_network(tier, phase)
+    return tier
+
+
+class Hold:
+    """One lane, held by `tier`.
+
+    Args:
+        state: the board's directory.
+        name: of its room.
+    """
+
+    def __init__(self, tier: Tier, features: Features, state: str, name: str, uid: int) -> None:
+        self.tier = tier
+        self._features = features
+        self._state = state
+        self._name = name
+        self._uid = uid
+
+    @property
+    def room(self) -> str | None:
+        """Where the lane's own directories are; None: on the board."""
+        return None if self.tier.namespaced else os.path.join(self._rooms(), self._name)
+
+    def epoch_ns(self, seen: Snapshot) -> int:
+        """Time stamp of everything that comes from the base tree."""
+        return seen.epoch_ns if self.tier is Tier.FUSE else EPOCH_NS
+
+    @property
+    def index_suffix(self) -> str:
+        """What tells indexes of different time stamps apart."""
+        return ".index" if self.tier is Tier.FUSE else ".checkout.index"
+
+    def enter(self, lane: LaneDir) -> tuple[Stage | None, str]:
+        """The stage, where the tier has one, and where the view will be."""
+        if not self.tier.namespaced:
+            return None, lane.tree
+        stage = namespace.enter()
+        return stage, stage.directory("mount") if stage.root else lane.mount
+
+    def mount(
+        self,
+        repo: Repository,
+        spec: MountSpec,
+        lane: LaneDir,
+        phase: Phase,
+        shares: Sequence[tuple[str, str]],
+        lock: IO[bytes],
+    ) -> Mount:
+        """The lane's view of the repository."""
+        if self.tier is Tier.FUSE:
+            return Server(spec)
+        if self.tier is Tier.KERNEL:
+            base = os.path.join(self._state, "checkouts")
+            tree = Checkouts(base, spec.uid, spec.gid).checkout(repo, spec.tree, spec.object_dirs)
+            return Overlaid(spec, tree, lane.grafts, lock)
+        # On the disk that the rooms are on. They are ours, not the agent's: it gets no overlay.
+        checkouts = Checkouts(os.path.join(self._rooms(), "checkouts"), os.getuid(), os.getgid())
+        return Plain(
+            spec,
+            lane,
+            lambda: checkouts.checkout(repo, spec.tree, spec.object_dirs),
+            links=tuple((path, source) for source, path in shares),
+            scratch=phase.scratch,
+        )
+
+    def alternates(self, stores: Sequence[Path]) -> list[tuple[Path, str]]:
+        """(object directory of the host, where the lane sees it)."""
+        if self.tier.namespaced:
+            return [(path, f"{OBJECTS}/{number}") for number, path in enumerate(stores)]
+        if os.getuid() == self._uid or all(map(lending.is_reachable, stores)):
+            return [(path, str(path)) for path in stores]
+        lent = Path(self._rooms()) / "objects"
+        lending.lend(stores, lent)
+        return [(lent, str(lent))]
+
+    def start(
+        self,
+        seen: view.Lane,
+        ground: view.Ground,
+        stage: Stage | None,
+        *,
+        stdio: tuple[int | None, int, int],
+        lock: IO[bytes],
+    ) -> Held:
+        """Runs the command of a lane. Raises JailError where it cannot be held."""
+        stdin, stdout, stderr = stdio
+        if stage is not None:
+            spec = view.jail_of(seen, ground)
+            return launch.start(
+                spec, self._features, stage, stdin=stdin, stdout=stdout, stderr=stderr
+            )
+        return ward.start(
+            confine(seen, ground),
+            self._features,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            lock=lock.fileno(),
+        )
+
+    def _rooms(self) -> str:
+        return rooms(self._state, public=self._uid != os.getuid())

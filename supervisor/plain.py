@@ -1,0 +1,98 @@
+"""A lane's view as a plain directory: what `mount.Server` is, for the tier without namespaces."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from sandbox import replica
+from sandbox.spec import MountSpec
+from supervisor.lane import LaneDir
+
+
+class Plain:
+    """Makes a replica of what `spec` is of in the lane's room.
+
+    Args:
+        checkout: gives the checkout of the base tree.
+        links: (path in the repository, what a symbolic link there leads to).
+        scratch: paths of directories that the lane may write.
+
+    Attributes:
+        pid: our own: no other process is needed.
+    """
+
+    def __init__(
+        self,
+        spec: MountSpec,
+        lane: LaneDir,
+        checkout: Callable[[], str],
+        *,
+        links: tuple[tuple[str, str], ...],
+        scratch: tuple[str, ...],
+    ) -> None:
+        self._spec = spec
+        self._lane = lane
+        self._checkout = checkout
+        self._links = links
+        self._scratch = scratch
+        self._never, self._held_open = os.pipe()
+        self.pid = os.getpid()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._never)
+        os.close(self._held_open)
+
+    def fileno(self) -> int:
+        """Never readable."""
+        return self._never
+
+    def operations(self) -> int:
+        """Nobody counts."""
+        return 0
+
+    def counters(self) -> dict[str, int]:
+        """Nobody counts."""
+        return {}
+
+    def await_ready(self) -> None:
+        """Makes the replica. Raises MountError."""
+        spec, lane = self._spec, self._lane
+        replica.make(
+            lane.tree,
+            lane.manifest,
+            checkout=self._checkout(),
+            layers=spec.layers,
+            private=spec.upper is not None,
+            uid=spec.uid,
+            gid=spec.gid,
+            extra=(*self._links, *((path, None) for path in self._scratch)),
+        )
+        with open(os.path.join(lane.tree, ".git"), "w", encoding="utf-8") as file:
+            file.write(f"gitdir: {lane.git}\n")
+            if os.geteuid() != spec.uid:
+                os.fchown(file.fileno(), spec.uid, spec.gid)
+
+    def attend(self, jail: int) -> None:
+        """The lane's warden holds its lock until all is over."""
+
+    def kill(self) -> None:
+        """There is nobody to kill."""
+
+    def stop(self) -> None:
+        """Makes a writer's changes its layer; a reader's replica goes. Raises MountError."""
+        if self._spec.upper is not None:
+            replica.settle(self._lane.tree, self._lane.manifest, self._spec.upper)
+        else:
+            shutil.rmtree(self._lane.tree, ignore_errors=True)
