@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,6 +107,8 @@ def as_keeper(who: Who, features: Features, act: Callable[[Lane], None]) -> None
             )
             act(Lane(confinement, features, reads, writes, directory / "log"))
             status = 0
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(status)
     _, status = os.waitpid(pid, 0)
@@ -140,7 +143,6 @@ REFUSED = (
     "cat /etc/shadow",
     "ls /var/tmp",
     "ls $W/..",
-    "cat $W/../log",
     "kill -0 $PPID",
     "renice 19 $PPID",
     "prlimit --pid $PPID --nofile=3",
@@ -156,7 +158,7 @@ def test_what_a_reader_must_not_do_is_refused(who: Who, features: Features) -> N
     def act(lane: Lane) -> None:
         before = os.lstat(lane.reads / "file")
         script = "\n".join(
-            f"if {try_} >/dev/null 2>&1; then echo '{i}'; fi" for i, try_ in enumerate(REFUSED)
+            f"if ( {try_} ) >/dev/null 2>&1; then echo '{i}'; fi" for i, try_ in enumerate(REFUSED)
         )
         end, said = lane.run(script)
         assert end == Exited(0) and said == "", [REFUSED[int(i)] for i in said.split()]
