@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -79,22 +78,30 @@ def assert_one_writer_at_a_time(fleet: Fleet, count: int) -> None:
         assert all(one[1] <= next_[0] for one, next_ in pairwise(found))
 
 
-def test_two_sprints_together_take_much_less_than_one_after_the_other(make: Make) -> None:
-    apart, together = make(graph(1), "apart"), make(graph(1), "together")
+def attempts(fleet: Fleet) -> dict[tuple[str, str], tuple[str, str]]:
+    """(goal, phase) → when its only attempt began and ended."""
+    return {
+        (goal, phase["name"]): (attempt["started_at"], attempt["ended_at"])
+        for goal, sprint in sprints(fleet).items()
+        for phase in sprint["phases"]
+        for attempt in phase["attempts"]
+    }
 
-    began = time.monotonic()
-    for goal in ("A", "B"):
-        assert apart.run("up", "--goal", goal).returncode == 0
-    apart_s = time.monotonic() - began
-    began = time.monotonic()
-    done = together.run("up", "--goal", "A", "--goal", "B")
-    together_s = time.monotonic() - began
+
+# What that saves in time is measured by scripts/bench: a busy machine says nothing about it.
+def test_one_sprint_builds_while_another_is_reviewed(make: Make) -> None:
+    fleet = make(graph(1))
+
+    done = fleet.run("up", "--goal", "A", "--goal", "B")
 
     assert done.returncode == 0, done.stderr
-    assert_one_writer_at_a_time(together, 2)
-    assert together_s <= 0.7 * apart_s, f"{together_s:.2f} s of {apart_s:.2f} s"
-    for goal, sprint in sprints(together).items():
-        assert git(together.top, "show", f"refs/nanosup/{sprint['id']}/build:built") == goal
+    assert_one_writer_at_a_time(fleet, 2)
+    took = attempts(fleet)
+    first, second = sorted("AB", key=lambda goal: took[goal, "build"])
+    reviewed, built = took[first, "review"], took[second, "build"]
+    assert max(reviewed[0], built[0]) < min(reviewed[1], built[1])
+    for goal, sprint in sprints(fleet).items():
+        assert git(fleet.top, "show", f"refs/nanosup/{sprint['id']}/build:built") == goal
 
 
 def test_an_up_beside_another_runs_its_own_sprint_and_the_turn_goes_in_order(make: Make) -> None:
