@@ -315,7 +315,7 @@ class AgainstPlainDirectory(Comparison):
 def _settings(request: pytest.FixtureRequest) -> settings:
     is_long = request.config.getoption("--long")
     return settings(
-        max_examples=int(os.environ.get("NANOSUP_EXAMPLES", "1500")) if is_long else 12,
+        max_examples=1500 if is_long else 12,
         stateful_step_count=80 if is_long else 60,
         deadline=None,
         derandomize=not is_long,

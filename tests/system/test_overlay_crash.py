@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import threading
 from pathlib import Path
 
@@ -13,87 +14,158 @@ import pytest
 from mounting import enter_private_namespace, kernel_overlay, served, serving, staged, stop
 from view import assert_same, tree
 
+from sandbox.syscalls import RENAME_EXCHANGE, renameat2
+
 _FILES = 60
 
+# Path to (content, mode) of a file: content None where nobody asked for it to be on the disk.
+Model = dict[str, tuple[bytes | None, int]]
 
-def _base(root: Path) -> None:
+
+def _base(root: Path) -> Model:
+    model: Model = {}
     for number in range(_FILES):
-        directory = root / f"d{number % 6}"
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / f"f{number}").write_bytes(b"%d\n" % number * 2000)
+        name = f"d{number % 6}/f{number}"
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        content = b"%d\n" % number * 2000
+        (root / name).write_bytes(content)
+        model[name] = (content, 0o644)
+    return model
 
 
-def _load(root: Path, seed: int, done: list[tuple[str, str]], synced: dict[str, bytes]) -> None:
-    """Changes all sorts of things until the server is gone; notes what the kernel confirmed."""
-    chosen = random.Random(seed)
-    try:
-        while True:
-            name = f"d{chosen.randrange(6)}/f{chosen.randrange(_FILES)}"
-            match chosen.randrange(6):
-                case 0:
-                    os.chmod(root / name, 0o600)
-                case 1:
-                    os.unlink(root / name)
-                    done.append(("unlinked", name))
-                case 2:
-                    new = f"n{chosen.randrange(1_000_000)}"
-                    content = os.urandom(5000)
-                    fd = os.open(root / new, os.O_CREAT | os.O_WRONLY | os.O_EXCL)
-                    os.write(fd, content)
-                    os.fsync(fd)
-                    synced[new] = content
-                    os.close(fd)
-                case 3:
-                    os.rename(root / name, root / f"moved{len(done)}")
-                    done.append(("renamed", name))
-                case 4:
-                    directory = f"d{chosen.randrange(6)}"
-                    os.rename(root / directory, root / f"{directory}.away")
-                    done.append(("renamed", directory))
-                case 5:
-                    fd = os.open(root / name, os.O_WRONLY | os.O_APPEND)
-                    os.write(fd, b"appended\n")
-                    os.close(fd)
-    except FileNotFoundError:
-        return _load(root, seed + 1000, done, synced)
-    except OSError:
-        return None
+class Load:
+    """Changes all sorts of things, one after the other, until the server is gone.
+
+    Attributes:
+        before: what was there when the last call began.
+        after: what is there if that call was carried out.
+    """
+
+    def __init__(self, root: Path, model: Model, seed: int) -> None:
+        self.root = root
+        self.before = model
+        self.after = model
+        self.steps = 0
+        self._chosen = random.Random(seed)
+
+    def run(self) -> None:
+        try:
+            while True:
+                self._step()
+                self.before = self.after
+                self.steps += 1
+        except OSError as error:
+            # Everything that was asked of the server was possible.
+            if isinstance(error, (FileNotFoundError, FileExistsError, IsADirectoryError)):
+                raise
+
+    def _step(self) -> None:
+        chosen, root = self._chosen, self.root
+        after = self.after = dict(self.before)
+        name = chosen.choice(sorted(after))
+        fresh = f"n{self.steps}"
+        content, mode = after[name]
+        match chosen.randrange(9):
+            case 0:
+                after[name] = (content, chosen.choice((0o600, 0o644, 0o755)))
+                os.chmod(root / name, after[name][1])
+            case 1 if len(after) > 20:
+                del after[name]
+                os.unlink(root / name)
+            case 2:
+                data = chosen.randbytes(chosen.randrange(1, 20_000))
+                # Until fsync has answered, the file is there with any part of its content.
+                after[fresh] = (None, 0o640)
+                fd = os.open(root / fresh, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o640)
+                self.before = self.after
+                self._write(fd, data)
+                self.after = {**after, fresh: (data, 0o640)}
+            case 3:
+                after[fresh] = after.pop(name)
+                os.rename(root / name, root / fresh)
+            case 4:
+                directory = os.path.dirname(name)
+                if directory:
+                    self.after = {
+                        (
+                            fresh + path[len(directory) :]
+                            if path.startswith(directory + "/")
+                            else path
+                        ): x
+                        for path, x in after.items()
+                    }
+                    os.rename(root / directory, root / fresh)
+            case 5 if content is not None:
+                data = chosen.randbytes(100)
+                after[name] = (None, mode)
+                self.before = after
+                self._write(os.open(root / name, os.O_WRONLY | os.O_APPEND), data)
+                self.after = {**after, name: (content + data, mode)}
+            case 6:
+                other = chosen.choice(sorted(after))
+                after[name], after[other] = after[other], after[name]
+                renameat2(str(root / name), str(root / other), RENAME_EXCHANGE)
+            case 7:
+                other = chosen.choice(sorted(after))
+                if other != name:
+                    after[other] = after.pop(name)
+                    os.rename(root / name, root / other)
+            case 8:
+                size = chosen.randrange(3000)
+                if content is not None:
+                    # The size is on the upper file system as soon as the call returns.
+                    after[name] = (content[:size].ljust(size, b"\0"), mode)
+                    os.truncate(root / name, size)
+
+    @staticmethod
+    def _write(fd: int, data: bytes) -> None:
+        try:
+            os.write(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _found(root: Path) -> Model:
+    return {
+        str(path.relative_to(root)): (path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def _is(found: Model, expected: Model) -> bool:
+    return found.keys() == expected.keys() and all(
+        found[path][1] == mode and content in (None, found[path][0])
+        for path, (content, mode) in expected.items()
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_killed_server_leaves_a_consistent_layer(tmp_path: Path, seed: int) -> None:
     enter_private_namespace()
-    _base(tmp_path / "base")
+    model = _base(tmp_path / "base")
     stage = staged(tmp_path)
     spec = stage.writable()
     assert spec.upper is not None
     lane = serving(spec)
-    done: list[tuple[str, str]] = []
-    synced: dict[str, bytes] = {}
-    writer = threading.Thread(target=_load, args=(lane.mountpoint, seed, done, synced))
-    killer = threading.Timer(0.01 + 0.012 * seed, os.kill, (lane.pid, signal.SIGKILL))
+    load = Load(lane.mountpoint, model, seed)
+    writer = threading.Thread(target=load.run)
+    killer = threading.Timer(0.01 + 0.03 * seed, os.kill, (lane.pid, signal.SIGKILL))
     writer.start()
     killer.start()
     writer.join()
     killer.join()
     stop(lane)
 
-    original = {n: b"%d\n" % n * 2000 for n in range(_FILES)}
     with served(spec) as again:
-        root = again.mountpoint
-        ours = tree(root)
-        for new, content in synced.items():
-            assert (root / new).read_bytes() == content
-        for what, name in done:
-            assert not os.path.lexists(root / name), f"{name} was {what} and is back"
-        for path, directories, files in os.walk(root):
-            assert all(not name.startswith("#") for name in [*directories, *files])
-            for name in files:
-                if name.startswith("f"):
-                    content = Path(path, name).read_bytes()
-                    whole = original[int(name[1:])]
-                    assert content[: len(whole)] == whole, f"{name} is torn"
-                    assert content[len(whole) :].replace(b"appended\n", b"") == b""
+        ours = tree(again.mountpoint)
+        found = _found(again.mountpoint)
+        assert _is(found, load.before) or _is(found, load.after), (
+            f"after {load.steps} steps: "
+            f"{sorted(found.keys() ^ load.after.keys())}, "
+            f"{[p for p in found if found[p] != load.after.get(p)]}"
+        )
     with kernel_overlay(stage.directory("seen"), [stage.checkout, Path(spec.upper)]) as seen:
         assert_same(tree(seen), ours, "the kernel's view of what is left")
     assert spec.work is not None
