@@ -34,9 +34,17 @@ class Change(NamedTuple):
 
 
 def from_status(
-    status: os.stat_result, *, nlink: int | None = None, owner: tuple[int, int] | None = None
+    status: os.stat_result,
+    *,
+    nlink: int | None = None,
+    owner: tuple[int, int] | None = None,
+    is_sealed: bool = False,
 ) -> Attributes:
-    """Attributes from a stat result, with link count or owner replaced where given."""
+    """Attributes from a stat result, with link count or owner replaced where given.
+
+    `is_sealed`: the access time is that of the last change, since whoever else reads the file
+    moves its own.
+    """
     uid, gid = owner if owner is not None else (status.st_uid, status.st_gid)
     return Attributes(
         status.st_mode,
@@ -46,7 +54,7 @@ def from_status(
         status.st_rdev,
         status.st_size,
         status.st_blocks,
-        status.st_atime_ns,
+        status.st_mtime_ns if is_sealed else status.st_atime_ns,
         status.st_mtime_ns,
         status.st_ctime_ns,
     )

@@ -194,7 +194,12 @@ class Overlay:
             return from_status(self.upper.status(node), nlink=1 if merged and nlink else None)
         if place is Place.LAYER:
             fixed = 1 if is_directory and nlink else None if nlink else 0
-            return from_status(self.stack.status(node), nlink=fixed, owner=self._squash)
+            return from_status(
+                self.stack.status(node),
+                nlink=fixed,
+                owner=self._squash,
+                is_sealed=self.upper is None,
+            )
         size = _DIRECTORY_BYTES if is_directory else self.size(node)
         return Attributes(
             node.mode,

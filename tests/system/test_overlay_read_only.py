@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import hashlib
 import mmap
 import os
 import socket
@@ -16,7 +17,14 @@ import pytest
 from mounting import enter_private_namespace, served, staged
 from view import assert_same, tree
 
-from sandbox.syscalls import MS_BIND, MS_REMOUNT, RENAME_EXCHANGE, mount, renameat2
+from sandbox.syscalls import (
+    MS_BIND,
+    MS_REMOUNT,
+    RENAME_EXCHANGE,
+    fallocate,
+    mount,
+    renameat2,
+)
 
 
 @pytest.fixture
@@ -76,6 +84,48 @@ def _ioctl_flags(fd: int) -> None:
     fcntl.ioctl(fd, set_flags, ctypes.c_long(0x10))
 
 
+def _memory(root: Path) -> None:
+    fd = os.open(root / "file", os.O_RDONLY)
+    try:
+        with mmap.mmap(fd, 4, mmap.MAP_SHARED, mmap.PROT_READ) as mapped:
+            mapped[0]
+            with open("/proc/self/maps") as maps:
+                (line,) = (x for x in maps if x.endswith(f"{root}/file\n"))
+            with open("/proc/self/mem", "r+b", buffering=0) as memory:
+                memory.seek(int(line.split("-")[0], 16))
+                memory.write(b"X")
+    finally:
+        os.close(fd)
+
+
+def _send(root: Path) -> None:
+    source, target = os.open(root / "new", os.O_RDONLY), os.open(root / "file", os.O_RDONLY)
+    try:
+        os.sendfile(target, source, 0, 5)
+    finally:
+        os.close(source)
+        os.close(target)
+
+
+def _splice(root: Path) -> None:
+    reader, writer = os.pipe()
+    target = os.open(root / "file", os.O_RDONLY)
+    try:
+        os.write(writer, b"x")
+        os.splice(reader, target, 1)
+    finally:
+        for fd in (reader, writer, target):
+            os.close(fd)
+
+
+def _reopen_to_truncate(root: Path) -> None:
+    fd = os.open(root / "file", os.O_RDONLY)
+    try:
+        os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_TRUNC)
+    finally:
+        os.close(fd)
+
+
 def _socket(root: Path) -> None:
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(root / "socket"))
@@ -116,6 +166,17 @@ ATTEMPTS: dict[str, Callable[[Path], object]] = {
     "utime": lambda root: os.utime(root / "file"),
     "setxattr": lambda root: os.setxattr(root / "file", "user.x", b"1"),
     "removexattr": lambda root: os.removexattr(root / "new", "user.a"),
+    "write through a mapping's memory": _memory,
+    "send a file into it": _send,
+    "splice into it": _splice,
+    "touch by descriptor": _on_read_only_descriptor(os.utime),
+    "give it an attribute by descriptor": _on_read_only_descriptor(
+        lambda fd: os.setxattr(fd, "user.x", b"1")
+    ),
+    "punch a hole": _on_read_only_descriptor(lambda fd: fallocate(fd, 3, 0, 4)),
+    "reopen to truncate": _reopen_to_truncate,
+    "security attribute": lambda root: os.setxattr(root / "program", "security.capability", b"x"),
+    "open for synchronous writing": lambda root: os.open(root / "new", os.O_RDWR | os.O_SYNC),
     "opaque": lambda root: os.setxattr(root / "directory", "user.overlay.opaque", b"y"),
 }
 
@@ -139,6 +200,10 @@ def test_nothing_changes_a_read_only_mount(reader: Path, name: str) -> None:
         "ioctl": {errno.ENOTTY, errno.EROFS},
         "fallocate": {errno.EBADF},
         "copy_file_range": {errno.EBADF},
+        "send a file into it": {errno.EBADF},
+        "splice into it": {errno.EBADF},
+        "punch a hole": {errno.EBADF},
+        "write through a mapping's memory": {errno.EIO, errno.EFAULT},
         "O_TMPFILE": {errno.EROFS, errno.EOPNOTSUPP},
     }
     assert found in expected.get(name, {errno.EROFS}), errno.errorcode[found]
@@ -167,6 +232,7 @@ def _map_and_write(fd: int) -> None:
 AFTER_REMOUNT: dict[str, Callable[[Path], object]] = {
     "open for writing": _then(os.O_WRONLY, lambda fd: os.write(fd, b"x")),
     "open for both": _then(os.O_RDWR, _map_and_write),
+    "open for synchronous writing": _then(os.O_RDWR | os.O_SYNC, lambda fd: os.write(fd, b"x")),
     "append": _then(os.O_WRONLY | os.O_APPEND, lambda fd: os.write(fd, b"x")),
     "reopen through /proc": _then(
         os.O_RDONLY,
@@ -211,3 +277,44 @@ def test_access_says_what_writing_would_find(reader: Path) -> None:
     assert not os.access(reader / "file", os.W_OK)
     assert not os.access(reader, os.W_OK)
     assert os.access(reader / "program", os.X_OK)
+
+
+def fingerprint(root: Path) -> str:
+    """One digest over names and all that can be known of each file, every time included."""
+    digest = hashlib.sha256()
+    for directory, names, files in os.walk(root):
+        names.sort()
+        for name in (".", *names, *sorted(files)):
+            path = os.path.join(directory, name)
+            found = os.lstat(path)
+            digest.update(os.fsencode(path[len(str(root)) :]))
+            digest.update(repr(tuple(getattr(found, field) for field in _FIELDS)).encode())
+            attributes = os.listxattr(path, follow_symlinks=False)
+            for attribute in sorted(attributes):
+                value = os.getxattr(path, attribute, follow_symlinks=False)
+                digest.update(attribute.encode() + value)
+            if os.path.islink(path):
+                digest.update(os.readlink(os.fsencode(path)))
+            elif os.path.isfile(path):
+                digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
+
+
+_FIELDS = (
+    *("st_mode", "st_uid", "st_gid", "st_nlink", "st_size", "st_blocks", "st_rdev", "st_ino"),
+    *("st_atime_ns", "st_mtime_ns", "st_ctime_ns"),
+)
+
+
+def test_the_tree_has_the_same_digest_before_and_after_everything(reader: Path) -> None:
+    before = fingerprint(reader)
+    for attempt in ATTEMPTS.values():
+        try:
+            attempt(reader)
+        except OSError:
+            pass
+    os.spawnv(os.P_WAIT, str(reader / "program"), ["program"])
+    for _ in range(2):  # the second time from the layers and the object store, not from caches
+        assert fingerprint(reader) == before
+        with open("/proc/sys/vm/drop_caches", "w") as caches:
+            caches.write("3")
