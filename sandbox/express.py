@@ -16,11 +16,13 @@ from sandbox import wire
 from sandbox.counter import Counter, Kind
 from sandbox.handle import Handles
 from sandbox.listing import Listings
-from sandbox.node import Directory, Node, Place
+from sandbox.node import Answer, Directory, Node, Place
 from sandbox.overlay import Overlay
 from sandbox.reader import Reader
 from sandbox.reply import Replies
+from sandbox.touched import is_token
 from sandbox.wire import Opcode
+from sandbox.witness import GIT, Witness
 
 _log = logging.getLogger("nanosup.mount")
 
@@ -77,6 +79,8 @@ class Express:
         self._listings = Listings(self._replies)
         self._read_buffer = bytearray(1 << 17)
         self._is_stateless = is_stateless
+        self._witness = Witness(overlay, handles, request)
+        self._sees = self._witness.sees if overlay.is_writable else None
         self._reader = Reader(overlay, counter.totals)
         self._table: dict[int, Handler] = {
             Opcode.LOOKUP: self._lookup,
@@ -99,6 +103,8 @@ class Express:
     def answer(self, length: int) -> bool:
         """Answers the request of `length` bytes in the buffer. False: somebody else has to."""
         _, opcode, unique, nodeid, uid, _, _, _ = wire.IN_HEADER.unpack_from(self._request)
+        if self._sees is not None and (see := self._sees(opcode)) is not None:
+            see(opcode, nodeid, length)
         handler = self._table.get(opcode)
         if handler is None:
             return False
@@ -139,6 +145,9 @@ class Express:
             node = parent if name == b"." else parent.parent
             if node is None:
                 raise OSError(errno.ESTALE, "no parent")
+        elif parent.place is Place.GRAFT and parent.name == GIT and is_token(name):
+            self._tell(unique, parent, name)
+            return True
         elif isinstance(parent, Directory):
             node = self._overlay.lookup(parent, name)
         else:
@@ -147,6 +156,18 @@ class Express:
         if node is not None:
             node.lookups += 1
         return True
+
+    def _tell(self, unique: int, parent: Node, token: bytes) -> None:
+        """Answers git's fsmonitor hook, which reads a file named after its token.
+
+        In the lane, the lane's own git directory hides this one (`sandbox.gitdir`).
+        """
+        assert isinstance(parent, Directory)
+        ino = self._overlay.merge.born_ino()
+        node = Answer(ino, parent, token, self._witness.answer(token))
+        node.lookups = 1
+        self._nodes[ino] = node
+        self._send(self._replies.entry(unique, node, 0))
 
     def _getattr(self, unique: int, nodeid: int, _uid: int, _length: int) -> bool:
         self._counts[_GETATTR] += 1
@@ -173,6 +194,8 @@ class Express:
             return
         if node.parent is not None:
             node.lookups -= count
+            if node.lookups <= 0 and isinstance(node, Answer):
+                del self._nodes[nodeid]
             return
         try:
             self._overlay.forget(node, count)

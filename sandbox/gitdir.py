@@ -8,6 +8,7 @@ the paths at which the jail binds the host's object directories.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ _CONFIG = """\
 \tcheckStat = minimal
 \ttrustctime = false
 \tautocrlf = {autocrlf}
-[gc]
+{fsmonitor}[gc]
 \tauto = 0
 \tautoDetach = false
 [maintenance]
@@ -73,7 +74,18 @@ def identity(repo: Repository) -> tuple[str, str]:
     return values[0], values[1]
 
 
-def _config(repo: Repository) -> bytes:
+# What git runs, in a shell, to learn what has changed: a file of the mount that is named after the
+# token that git has. In any other working tree that uses this configuration (`git worktree add`)
+# the mount knows nothing. The last character hides git's own arguments, which `$2` has taken.
+_FSMONITOR = """\
+\tfsmonitor = {hook}
+\tfsmonitorHookVersion = 2
+\tuntrackedCache = true
+"""
+_HOOK = "[ . -ef {top} ] && exec cat {changes}/\"${{2:-nanosup}}\"; printf 'nanosup\\0/\\0' #"
+
+
+def _config(repo: Repository, changes: str | None, location: str) -> bytes:
     name, mail = identity(repo)
     try:
         autocrlf = str(repo.open().config["core.autocrlf"]).lower()
@@ -81,9 +93,18 @@ def _config(repo: Repository) -> bytes:
         autocrlf = "false"
     # The mount shows files as committed, without CRLF put in; `true` would put it in on checkout.
     converts = autocrlf in {"true", "input", "1", "yes", "on"}
-    text = _CONFIG.format(autocrlf="input" if converts else "false")
+    text = _CONFIG.format(
+        autocrlf="input" if converts else "false", fsmonitor=_fsmonitor(location, changes)
+    )
     text += f"[user]\n\tname = {_quoted(name)}\n\temail = {_quoted(mail)}\n"
     return text.encode("utf-8", "surrogateescape")
+
+
+def _fsmonitor(location: str, changes: str | None) -> str:
+    if changes is None or "\n" in location:
+        return ""
+    hook = _HOOK.format(top=shlex.quote(location), changes=shlex.quote(changes))
+    return _FSMONITOR.format(hook=_quoted(hook))
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -155,14 +176,18 @@ def make(
     refs: Path | None = None,
     uid: int | None = None,
     gid: int | None = None,
+    changes: str | None = None,
+    location: str | None = None,
 ) -> GitDir:
     """Makes the git directory `path` for a lane at `commit`, on a branch of the host's name.
 
     `alternates` gives for each object directory of the host (repo.object_dirs and nanosup's own)
     the path at which the jail binds it, read-only. `index` is what `index.record` wrote, `refs`
     what `record_refs` wrote. All is given to `uid`:`gid`, without which git in the lane would
-    refuse it (safe.directory). Read lanes bind `path` read-only. Its cost does not grow with the
-    repository but for the copy of the index.
+    refuse it (safe.directory). `changes` is where git in the lane finds the mount's own `.git`,
+    which says what has changed (`sandbox.witness`); `location` where the working tree is there, by
+    default where it is on the host. Read lanes bind `path` read-only. Its cost
+    does not grow with the repository but for the copy of the index.
 
     Raises:
         GitError: `path` exists and is not empty, or cannot be written.
@@ -181,7 +206,7 @@ def make(
             head.parent.mkdir(parents=True, exist_ok=True)
             head.write_text(f"{commit}\n")
             (path / "HEAD").write_bytes(b"ref: refs/heads/%s\n" % os.fsencode(repo.branch))
-        (path / "config").write_bytes(_config(repo))
+        (path / "config").write_bytes(_config(repo, changes, location or str(repo.root)))
         (path / "description").write_text("A lane of nanosup.\n")
         (path / "objects/info/alternates").write_text("".join(f"{jail}\n" for _, jail in pairs))
         _copy(repo.common_dir / "info/exclude", path / "info/exclude")

@@ -11,13 +11,24 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sandbox import gitattribute
-from sandbox.gitobject import MODE_GITLINK, MODE_SYMLINK, MODE_TREE, Tree, sorted_entries
+from sandbox import extension, gitattribute
+from sandbox.gitobject import (
+    MODE_GITLINK,
+    MODE_SYMLINK,
+    MODE_TREE,
+    Kind,
+    Tree,
+    name_object,
+    sorted_entries,
+)
 from sandbox.indexfile import Builder, CachedTree
 from sandbox.repository import Repository
 from sandbox.smudge import NOTHING, Rules, to_worktree
 from sandbox.store import Store
 from sandbox.strata import open_strata, walk_stats
+from sandbox.touched import FIRST_TOKEN
+
+_GITIGNORE = b".gitignore"
 
 
 def _collect(
@@ -40,6 +51,8 @@ def _collect(
                 pending.append((path + b"/", child, iter(sorted_entries(below)), inner))
                 break
             node.count += 1
+            if name == _GITIGNORE and stat.S_ISREG(mode):
+                node.ignore = oid
             status = found.get(path) if found else None
             if mode == MODE_GITLINK:
                 add(path, mode, oid, 0)
@@ -71,6 +84,16 @@ def _smudged_size(store: Store, rules: Rules, path: bytes, oid: bytes) -> int:
     return len(to_worktree(store.read(oid)[1], todo, oid.hex()))
 
 
+def _exclude(repo: Repository) -> bytes | None:
+    """The hash that git compares of info/exclude, which lanes get a copy of."""
+    try:
+        content = (repo.common_dir / "info/exclude").read_bytes()
+    except OSError:
+        return None
+    # git hashes the line end that it puts behind the last line (dir.c, add_patterns).
+    return name_object(Kind.BLOB, content + b"\n" if content else b"")
+
+
 def record(
     path: Path,
     repo: Repository,
@@ -81,12 +104,15 @@ def record(
     gid: int,
     layers: Sequence[Path] = (),
     object_dirs: Sequence[Path] = (),
+    location: str | None = None,
 ) -> None:
     """Writes the index of `commit` to `path`, unless it is there already.
 
     `layers` are the sealed layers of the mount, bottom to top; what comes from them has the
     layer's own stat data, all else `epoch_ns`. `object_dirs` are read besides the repository's.
     `epoch_ns` must lie before now, or git takes every file for racily clean and reads it.
+    `location` is where git in the lane sees the working tree, if it can ask the mount there what
+    has changed (`sandbox.witness`).
 
     Raises:
         GitError: objects of the commit are missing.
@@ -98,7 +124,12 @@ def record(
     with open_strata((), layers) as level:
         found = dict(walk_stats(level))
     builder = Builder(uid=uid, gid=gid, epoch_ns=epoch_ns)
-    data = builder.build(_collect(store, builder, tree, found))
+    root = _collect(store, builder, tree, found)
+    extensions = b""
+    if location is not None:
+        extensions = extension.fsmonitor(FIRST_TOKEN)
+        extensions += extension.untracked(root, os.fsencode(location), _exclude(repo))
+    data = builder.build(root, extensions)
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

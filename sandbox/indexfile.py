@@ -1,4 +1,4 @@
-"""The git index as bytes: versions 2 to 4 read, version 2 with cached trees written. Pure.
+"""The git index as bytes: versions 2 to 4 read, version 4 with cached trees written. Pure.
 
 Format: gitformat-index(5).
 """
@@ -140,17 +140,22 @@ class CachedTree:
     Attributes:
         name: last component of its path; empty for the root.
         count: index entries below it.
+        ignore: its `.gitignore`, where it has one.
     """
 
     name: bytes
     oid: bytes
     count: int = 0
+    ignore: bytes | None = None
     children: list[CachedTree] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
 class Builder:
-    """Collects the entries of a version 2 index, which must come sorted by path.
+    """Collects the entries of a version 4 index, which must come sorted by path.
+
+    Version 4 leaves out what a path has in common with the one before it: here the directory. git
+    hashes all of the file whenever it reads or writes it, so a shorter one is a quicker one.
 
     Attributes:
         uid, gid: owner that the mount reports.
@@ -163,6 +168,8 @@ class Builder:
     chunks: list[bytes] = field(default_factory=list)
     count: int = 0
     _heads: dict[int, bytes] = field(default_factory=dict)
+    _before: bytes = b""
+    _directory: bytes = b""
     _owner: bytes = b""
 
     def __post_init__(self) -> None:
@@ -199,19 +206,22 @@ class Builder:
                 head = self._heads[mode] = self._head(mode, self.epoch_ns, self.epoch_ns)
         else:
             head = self._head(mode, *times_ns)
-        length = len(path)
+        cut = path.rfind(b"/") + 1
+        common = cut if path[:cut] == self._directory else 0
         self.chunks.append(
             head
             + (size & 0xFFFFFFFF).to_bytes(4, "big")
             + oid
-            + min(length, _NAME_MASK).to_bytes(2, "big")
-            + path
-            + bytes(8 - (_FIXED_BYTES + length) % 8)
+            + min(len(path), _NAME_MASK).to_bytes(2, "big")
+            + varint(len(self._before) - common)
+            + path[common:]
+            + b"\0"
         )
+        self._before, self._directory = path, path[:cut]
         self.count += 1
 
-    def build(self, root: CachedTree) -> bytes:
-        """The whole file, with its checksum."""
+    def build(self, root: CachedTree, extensions: bytes = b"") -> bytes:
+        """The whole file, with its checksum. `extensions` follow that of cached trees."""
         body: list[bytes] = []
         pending = [root]
         while pending:
@@ -221,10 +231,20 @@ class Builder:
         cached = b"".join(body)
         data = b"".join(
             (
-                _HEADER.pack(b"DIRC", 2, self.count),
+                _HEADER.pack(b"DIRC", 4, self.count),
                 *self.chunks,
                 b"TREE" + len(cached).to_bytes(4, "big"),
                 cached,
+                extensions,
             )
         )
         return data + hashlib.sha1(data, usedforsecurity=False).digest()
+
+
+def varint(value: int) -> bytes:
+    """An unsigned number of variable width (varint.c)."""
+    out = [value & 0x7F]
+    while value := value >> 7:
+        value -= 1
+        out.append(0x80 | value & 0x7F)
+    return bytes(reversed(out))

@@ -141,6 +141,17 @@ class Smudged(Node):
         self.smudge = smudge
 
 
+class Answer(Node):
+    """A file that is made for who looks it up, and is nowhere else."""
+
+    __slots__ = ("content",)
+
+    def __init__(self, ino: int, parent: Directory, name: bytes, content: bytes) -> None:
+        super().__init__(ino, stat.S_IFREG | 0o444, parent, name, Place.TREE, b"")
+        self.content = content
+        self.size = len(content)
+
+
 class Directory(Node):
     """A directory, merged from any number of places.
 

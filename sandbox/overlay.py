@@ -18,7 +18,7 @@ from sandbox.copyup import CopyUp, content_of
 from sandbox.counter import Kind
 from sandbox.errors import MountError
 from sandbox.merge import Merge
-from sandbox.node import ROOT_INO, Directory, Handle, Node, Place, Smudged
+from sandbox.node import ROOT_INO, Answer, Directory, Handle, Node, Place, Smudged
 from sandbox.spec import MountSpec
 from sandbox.stack import LayerStack
 from sandbox.tree import GitTree
@@ -87,6 +87,7 @@ class Overlay:
         else:
             base = spec.layers[-1] if spec.layers else spec.git_dir
             self._statfs_fd = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.grafts = tuple(map(os.fsencode, spec.grafts))
         self.merge = Merge(self.tree, self.stack, self.upper, spec.grafts, self.root)
         self.nodes = self.merge.nodes
         self._copy_up: CopyUp | None = None
@@ -128,6 +129,11 @@ class Overlay:
         if self._statfs_fd >= 0:
             os.close(self._statfs_fd)
         self.stack.close()
+
+    def roots(self) -> list[int]:
+        """O_PATH descriptors of the upper directory and the layers; not to be closed."""
+        own = [self.root.fd] if self.upper is not None else []
+        return own + self.stack.roots()
 
     # -- finding
 
@@ -280,6 +286,8 @@ class Overlay:
 
     def content(self, node: Node) -> bytes:
         """All of a file that is in the git tree. Raises OSError (EISDIR, EIO)."""
+        if isinstance(node, Answer):
+            return node.content
         if self.tree is None or node.oid is None or isinstance(node, Directory):
             raise OSError(errno.EISDIR, "not a file")
         data = content_of(self.tree, node)

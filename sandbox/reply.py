@@ -54,8 +54,11 @@ class Replies:
             0,
         )
 
-    def entry(self, unique: int, node: Node | None) -> bytes:
-        """The answer to a lookup; None means that there is no such name, for ever."""
+    def entry(self, unique: int, node: Node | None, valid_s: int = FOR_EVER_S) -> bytes:
+        """The answer to a lookup; None means that there is no such name, for ever.
+
+        `valid_s`: seconds for which the name means this node.
+        """
         size = wire.ENTRY_OUT.size
         if node is None:
             return wire.ENTRY_OUT.pack(size, 0, unique, 0, 0, FOR_EVER_S, 0, 0, 0, *(0,) * 16)
@@ -65,7 +68,7 @@ class Replies:
             unique,
             node.ino,
             0,
-            FOR_EVER_S,
+            valid_s,
             FOR_EVER_S,
             0,
             0,

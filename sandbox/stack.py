@@ -31,6 +31,10 @@ class LayerStack:
             self.close()
             raise MountError(f"cannot open layer {error.filename}: {error.strerror}") from error
 
+    def roots(self) -> list[int]:
+        """O_PATH descriptors of the layers; not to be closed."""
+        return list(self._roots)
+
     def close(self) -> None:
         """Closes all descriptors."""
         self.trim(0)

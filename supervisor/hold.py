@@ -18,7 +18,7 @@ from sandbox.repository import Repository
 from sandbox.spec import MountSpec
 from sandbox.tier import Tier, choose
 from supervisor.config import Config
-from supervisor.lane import OBJECTS, LaneDir
+from supervisor.lane import CHANGES, OBJECTS, LaneDir
 from supervisor.lodging import rooms
 from supervisor.mount import Mount, Server
 from supervisor.overlaid import Overlaid
@@ -77,6 +77,11 @@ class Hold:
     def index_suffix(self) -> str:
         """What tells indexes of different time stamps apart."""
         return ".index" if self.tier is Tier.FUSE else ".checkout.index"
+
+    @property
+    def changes(self) -> str | None:
+        """Where git in the lane asks what has changed; None where nobody can say."""
+        return CHANGES if self.tier is Tier.FUSE else None
 
     def enter(self, lane: LaneDir) -> tuple[Stage | None, str]:
         """The stage, where the tier has one, and where the view will be."""

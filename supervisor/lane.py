@@ -20,6 +20,7 @@ PROMPT = "/run/nanosup/prompt.md"
 OBJECTS = "/run/nanosup/objects"
 BEAT_FILE = "nanosup.beat"
 BEAT = f"/tmp/{BEAT_FILE}"
+CHANGES = "/run/nanosup/changes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +151,9 @@ def variables(
 ) -> dict[str, str]:
     """The environment of an attempt beyond what every lane has. Pure."""
     return {
+        # git status would write the whole index to remember what the mount tells it again anyway,
+        # and hold the index's lock meanwhile.
+        "GIT_OPTIONAL_LOCKS": "0",
         **{name: host[name] for name in agent.pass_env if name in host},
         **agent.env,
         **phase.env,

@@ -231,6 +231,7 @@ class Run:
             gid=gid,
             layers=[Path(self._layer_dir(layer)) for layer in seen.layers],
             object_dirs=[Path(path) for path in self._object_dirs()],
+            location=str(repo.root) if self._hold.changes is not None else None,
         )
         refs = cache / "packed-refs"
         gitdir.record_refs(repo, refs)
@@ -243,6 +244,7 @@ class Run:
             refs=refs,
             uid=uid,
             gid=gid,
+            changes=self._hold.changes,
         )
 
     def _view(
@@ -278,11 +280,16 @@ class Run:
             scratch=tuple((path, where) for where, path in lane.scratch_for(phase).items()),
             share=self._shares(repo),
             hidden=(self._board.path, str(repo.common_dir)),
-            extra=tuple(Bind(empty, mask) for mask in made.masks),
+            extra=(*self._changes(mountpoint), *(Bind(empty, mask) for mask in made.masks)),
             env=variables(self._record, phase, n, agent, os.environ, where),
             host_network=phase.network == "host",
             way_out=way_out,
         )
+
+    def _changes(self, mountpoint: str) -> tuple[Bind, ...]:
+        """Where the mount tells git in the lane what has changed."""
+        changes = self._hold.changes
+        return (Bind(f"{mountpoint}/.git", changes),) if changes is not None else ()
 
     def _survey(self, repo: Repository, agent: Agent, uid: int) -> view.Ground:
         home = Path.home()

@@ -302,7 +302,10 @@ def _git(bench: Bench, large: Path) -> None:
         return plain(tree, writes=False)
 
     def status(place: Place) -> float:
-        return timed(["git", "-c", "safe.directory=*", "status", "--porcelain"], place.path)
+        git = ["git", "-c", "safe.directory=*", "status", "--porcelain"]
+        # As every lane has it (supervisor.lane).
+        environment = ["GIT_OPTIONAL_LOCKS=0"] if place.server else []
+        return timed(["env", *environment, *git], place.path)
 
     def after_changes(place: Place) -> float:
         status(place)

@@ -19,7 +19,16 @@ from sample import CACHE, say, timed
 from sandbox import gitdir, index
 from sandbox import repository as found
 from sandbox.spec import MountSpec
-from sandbox.syscalls import CLONE_NEWNS, MNT_DETACH, MS_REC, MS_SLAVE, mount, umount2, unshare
+from sandbox.syscalls import (
+    CLONE_NEWNS,
+    MNT_DETACH,
+    MS_BIND,
+    MS_REC,
+    MS_SLAVE,
+    mount,
+    umount2,
+    unshare,
+)
 from supervisor.mount import Server
 
 EPOCH_NS = 1_600_000_000 * 10**9
@@ -87,10 +96,10 @@ def lane(repository: Path, *, writes: bool) -> Iterator[Place]:
             server.await_ready()
             try:
                 yield Place(where / "mnt", server.pid)
-                _detach(where / "mnt/.git")
+                _detach(where / "changes", where / "mnt/.git")
                 server.stop()
             finally:
-                _detach(where / "mnt/.git")
+                _detach(where / "changes", where / "mnt/.git")
                 _detach(where / "mnt")
 
 
@@ -100,16 +109,27 @@ def lane_git(repository: Path, place: Place) -> None:
     where = place.path.parent
     record = CACHE / f"{repo.commit}.{os.getuid()}.index"
     index.record(
-        record, repo, commit=repo.commit, epoch_ns=EPOCH_NS, uid=os.getuid(), gid=os.getgid()
+        record,
+        repo,
+        commit=repo.commit,
+        epoch_ns=EPOCH_NS,
+        uid=os.getuid(),
+        gid=os.getgid(),
+        location=str(place.path),
     )
+    (where / "changes").mkdir()
+    mount(str(place.path / ".git"), str(where / "changes"), None, MS_BIND)
     gitdir.make(
         where / "git",
         repo,
         commit=repo.commit,
         alternates={path: str(path) for path in repo.object_dirs},
         index=record,
+        changes=str(where / "changes"),
+        location=str(place.path),
     )
-    mount(str(where / "git"), str(place.path / ".git"), None, 4096)
+    record.unlink()
+    mount(str(where / "git"), str(place.path / ".git"), None, MS_BIND)
 
 
 @contextmanager
@@ -200,8 +220,9 @@ def git_sources() -> Path | None:
     return repository
 
 
-def _detach(path: Path) -> None:
-    try:
-        umount2(str(path), MNT_DETACH)
-    except OSError:
-        pass
+def _detach(*paths: Path) -> None:
+    for path in paths:
+        try:
+            umount2(str(path), MNT_DETACH)
+        except OSError:
+            pass
