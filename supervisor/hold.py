@@ -13,6 +13,7 @@ from sandbox.confinement import confine
 from sandbox.errors import HostError
 from sandbox.feature import Features
 from sandbox.held import Held
+from sandbox.jail import Bind
 from sandbox.namespace import Stage
 from sandbox.repository import Repository
 from sandbox.spec import MountSpec
@@ -82,6 +83,10 @@ class Hold:
     def changes(self) -> str | None:
         """Where git in the lane asks what has changed; None where nobody can say."""
         return CHANGES if self.tier is Tier.FUSE else None
+
+    def tells(self, mountpoint: str) -> tuple[Bind, ...]:
+        """What the lane is given so that its git can ask."""
+        return (Bind(f"{mountpoint}/.git", self.changes),) if self.changes is not None else ()
 
     def enter(self, lane: LaneDir) -> tuple[Stage | None, str]:
         """The stage, where the tier has one, and where the view will be."""

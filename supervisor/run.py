@@ -280,16 +280,11 @@ class Run:
             scratch=tuple((path, where) for where, path in lane.scratch_for(phase).items()),
             share=self._shares(repo),
             hidden=(self._board.path, str(repo.common_dir)),
-            extra=(*self._changes(mountpoint), *(Bind(empty, mask) for mask in made.masks)),
+            extra=(*self._hold.tells(mountpoint), *(Bind(empty, mask) for mask in made.masks)),
             env=variables(self._record, phase, n, agent, os.environ, where),
             host_network=phase.network == "host",
             way_out=way_out,
         )
-
-    def _changes(self, mountpoint: str) -> tuple[Bind, ...]:
-        """Where the mount tells git in the lane what has changed."""
-        changes = self._hold.changes
-        return (Bind(f"{mountpoint}/.git", changes),) if changes is not None else ()
 
     def _survey(self, repo: Repository, agent: Agent, uid: int) -> view.Ground:
         home = Path.home()
