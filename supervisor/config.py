@@ -21,7 +21,7 @@ from supervisor.gate import gated, shipped, with_default
 from supervisor.graph import Graph, check_name, default_phases, nearest
 from supervisor.phase import Agent, Phase
 from supervisor.resource import presets, prompts
-from supervisor.schema import AgentTable, File, PhaseTable, Words, Workspace, convert
+from supervisor.schema import AgentTable, File, Hooks, PhaseTable, Words, Workspace, convert
 
 FILE = "nanosup.toml"
 _ANYONE = "anyone"
@@ -40,6 +40,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     workspace: Workspace
     graph: Graph
     agents: dict[str, Agent]
+    hooks: Hooks = Hooks()
 
 
 def load(top: Path, *, agent: str | None = None, graph: str | None = None) -> Config:
@@ -149,6 +150,7 @@ def _build(tables: Mapping[str, Any], top: Path, override: str | None) -> Config
         workspace=workspace,
         graph=graph,
         agents={name: agents.get(name) or _known(name, agents, workspace) for name in used},
+        hooks=convert(tables.get("hooks", {}), Hooks, "hooks"),
     )
 
 

@@ -124,7 +124,7 @@ def view(
         refused: phase → reason, where its inputs were found not to be what they should be.
         seed: the sprint's id.
     """
-    found = history.current(graph, attempts)
+    found = history.current(graph, _that_count(attempts, resets or {}))
     views: dict[str, PhaseView] = {}
     for phase in graph.order:
         tried = attempts.get(phase.name, ())
@@ -239,6 +239,19 @@ def sprint_state(views: Mapping[str, PhaseView], *, driven: bool) -> SprintState
 
 def _is_met(upstream: PhaseView) -> bool:
     return upstream.state is PhaseState.COMPLETED and upstream.verdict is not Verdict.FAIL
+
+
+def _that_count(
+    attempts: Mapping[str, Attempts], resets: Mapping[str, tuple[Reset, ...]]
+) -> dict[str, Attempts]:
+    """The attempts that no reset has put aside."""
+    after = {
+        name: max((reset.after for reset in asked), default=0) for name, asked in resets.items()
+    }
+    return {
+        name: tuple(a for a in tried if a.n > after.get(name, 0))
+        for name, tried in attempts.items()
+    }
 
 
 def _still_counts(done: AttemptView, unmet: list[str]) -> bool:

@@ -8,33 +8,36 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 
 import anyio
 
-from supervisor import clock, pause
-from supervisor.attempt import describe_holder
+from supervisor import pause
 from supervisor.board import Board, SprintDir
 from supervisor.decide import Bury, PhaseState, SprintState, Start, decide
-from supervisor.errors import BusyError, HeldError, SupervisorError
+from supervisor.driving import driving
+from supervisor.errors import SupervisorError
 from supervisor.line import Place
 from supervisor.liveness import Liveness, Sight, can_see
-from supervisor.lost import bury, bury_dead
-from supervisor.observe import SprintView, driver, holder, observe
+from supervisor.lost import bury
+from supervisor.observe import SprintView, observe
 from supervisor.order import Order
 from supervisor.owner import liveness, this_process
 from supervisor.owner import observe as observe_pid
 from supervisor.provenance import check_phases
 from supervisor.quota import Quota
-from supervisor.record import AttemptState, Outcome
+from supervisor.record import AttemptState
 from supervisor.request import request_end
-from supervisor.template import Template
+from supervisor.template import SpawnRefusedError, Template
 from supervisor.watch import Watch
 
 # A keeper on another host, or one that dies without a trace in inotify, is noticed by looking.
 _LOOK_AGAIN_S = 30.0
-_STARTS_WITHOUT_CLAIM = 5
+_STARTS_WITHOUT_CLAIM = 8
+_DEATHS = 5
+_HOLD_START_S = 0.05
+_HOLD_LIMIT_S = 30.0
 _FAREWELL_S = 10.0
 
 
@@ -68,13 +71,18 @@ class Fleet:
         self._waits_for: set[int] = set()
         self._stopping: signal.Signals | None = None
         self._leaving = False
+        self._arrived = False
         self._told = 0
+        self._deaths = 0
+        self._held_s = 0.0
+        self._hold_until = 0.0
+        self._complaint = ""
 
-    async def run(self, driving: Callable[[], None] = lambda: None) -> SprintState:
+    async def run(self, begun: Callable[[], None] = lambda: None) -> SprintState:
         """Drives the sprint until it has ended, or until `stop` was called and its lanes are gone.
 
         Args:
-            driving: called once this process is the one that runs the sprint.
+            begun: called once this process is the one that runs the sprint.
 
         Raises:
             BusyError: another `nanosup up` runs this sprint.
@@ -82,10 +90,12 @@ class Fleet:
             SupervisorError: keepers die before they have claimed anything.
         """
         try:
-            with _driving(self._sprint):
+            with driving(self._sprint) as drive:
                 self._quota.join(self._sprint.id, self._watch.nudge)
-                driving()
-                return await self._drive()
+                begun()
+                state = await self._drive()
+                drive.arrived = self._arrived
+                return state
         finally:
             self._place.leave()
             self._quota.leave(self._sprint.id)
@@ -128,6 +138,7 @@ class Fleet:
             if not busy:
                 await self._await_keepers(seen)
                 self._sprint.journal.append("sprint.ended", state=seen.state)
+                self._arrived = True
                 return seen.state
             await self._watch.changed(wake_s)
 
@@ -146,7 +157,7 @@ class Fleet:
             match action:
                 case Bury():
                     self._bury(action)
-                case Start():
+                case Start() if time.monotonic() >= self._hold_until:
                     self._start(action, seen)
         if len(self._refused) != refused:
             return 0
@@ -156,7 +167,8 @@ class Fleet:
         if not decision.asks and not self._is_writer_starting(seen):
             self._place.leave()
         self._quota.note(self._sprint.id, self._lanes(seen))
-        return min(decision.wake_s or _LOOK_AGAIN_S, _LOOK_AGAIN_S)
+        held_s = self._hold_until - time.monotonic()
+        return min(decision.wake_s or _LOOK_AGAIN_S, held_s if held_s > 0 else _LOOK_AGAIN_S)
 
     def _start(self, action: Start, seen: SprintView) -> None:
         # Contents, signatures and the chain, each time: what was in order when it was made may
@@ -176,7 +188,24 @@ class Fleet:
             agent=action.agent,
             ticket=self._place.ticket if seen.graph[action.phase].access.writes else None,
         )
-        self._starting[action.phase, action.n] = self._template.spawn(order)
+        try:
+            self._starting[action.phase, action.n] = self._template.spawn(order)
+        except SpawnRefusedError as refusal:
+            self._deaths = self._deaths + 1 if refusal.died else 0
+            if self._deaths >= _DEATHS:
+                raise SupervisorError(
+                    f"no keeper could be started: {refusal}, {self._deaths} times in a row",
+                    hint=f"see {keeper_log(self._board)}",
+                ) from None
+            self._hold(f"no keeper can be started: {refusal}")
+
+    def _hold(self, reason: str) -> None:
+        """Starts nothing for a while: twice as long each time, until something has started."""
+        self._held_s = min(_HOLD_LIMIT_S, self._held_s * 2 or _HOLD_START_S)
+        self._hold_until = time.monotonic() + self._held_s
+        if reason != self._complaint:
+            self._complaint = reason
+            self._sprint.journal.append("up.waits", reason=reason)
 
     def _bury(self, action: Bury) -> None:
         if bury(self._sprint.slot(action.phase), action.n, "its keeper died without an outcome"):
@@ -190,11 +219,14 @@ class Fleet:
             for attempt in view.attempts:
                 if self._starting.pop((name, attempt.n), None) is not None:
                     self._duds = 0
+                    self._deaths, self._held_s, self._complaint = 0, 0.0, ""
         for key, pid in list(self._starting.items()):
             if not _runs(pid):
                 # It lost a race for the claim or the turn, or could not even claim.
                 del self._starting[key]
                 self._duds += 1
+                if self._duds > 1:  # a race is lost once; more than that is something else
+                    self._hold("keepers end before they have claimed anything")
         if self._duds >= _STARTS_WITHOUT_CLAIM:
             raise SupervisorError(
                 f"{self._duds} keepers in a row ended before they had claimed anything",
@@ -271,27 +303,6 @@ class Fleet:
 def keeper_log(board: Board) -> str:
     """The file that takes what templates and keepers print: nothing, unless something is wrong."""
     return os.path.join(board.path, "keeper.log")
-
-
-@contextmanager
-def _driving(sprint: SprintDir) -> Iterator[None]:
-    """Holds the claim that makes this process the one `nanosup up` of the sprint."""
-    slot = driver(sprint)
-    bury_dead(slot, "its process died")
-    try:
-        claim = slot.claim_next(this_process().owner("up", clock.utc_now()))
-    except HeldError:
-        held = holder(slot)
-        raise BusyError(
-            f"sprint {sprint.id} is run by {describe_holder(held) if held else 'another process'}",
-            hint="watch it with `nanosup status --watch`, or end it with `nanosup down`",
-        ) from None
-    sprint.journal.append("up.started", pid=os.getpid())
-    try:
-        yield
-    finally:
-        slot.finish(claim, Outcome(state=AttemptState.RELEASED, ended_at=clock.utc_now()))
-        sprint.journal.append("up.ended", pid=os.getpid())
 
 
 def _runs(pid: int) -> bool:

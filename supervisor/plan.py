@@ -13,6 +13,7 @@ from supervisor import sprint
 from supervisor.board import Board, SprintDir
 from supervisor.config import Config
 from supervisor.decide import SprintState
+from supervisor.driving import was_abandoned
 from supervisor.errors import BusyError
 from supervisor.liveness import can_see
 from supervisor.observe import driver, holder, observe
@@ -32,6 +33,7 @@ class Planned:
         sprint: None until it is begun.
         on: what it is stacked on.
         is_ours: this process runs it, or is to.
+        is_new: it was not there before.
         driving: set once this process runs it.
     """
 
@@ -39,6 +41,7 @@ class Planned:
     sprint: SprintDir | None = None
     on: Planned | None = None
     is_ours: bool = True
+    is_new: bool = True
     driving: anyio.Event | None = None
 
 
@@ -56,7 +59,10 @@ def plan(
     is_open = {}
     for known in board.sprints():
         seen = observe(board.sprint(known))
-        if seen.state in (SprintState.RUNNING, SprintState.STOPPED):
+        running = seen.state in (SprintState.RUNNING, SprintState.STOPPED)
+        # Its last lanes may have ended while nobody was there: that is still to be told, and a
+        # new sprint is not what was asked for.
+        if running or was_abandoned(board.sprint(known)):
             is_open[known] = seen
     found: list[Planned] = []
     below = foundation(board, repo) if stack else None
@@ -77,7 +83,7 @@ def plan(
         one = Planned(goal or "", on=last)
         if matching:
             print(f"nanosup: going on with sprint {matching[-1]}", file=sys.stderr)
-            one.sprint = board.sprint(matching[-1])
+            one.sprint, one.is_new = board.sprint(matching[-1]), False
         found.append(one)
         last = one if stack else None
     for one in found:

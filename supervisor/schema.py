@@ -94,12 +94,27 @@ class PhaseTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     schemas: dict[str, str] = {}
 
 
+class Hooks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[hooks]`: a command of yours that is told what happens, outside of all lanes.
+
+    Attributes:
+        on_event: the command; it gets the event as JSON on stdin.
+        events: the names of those that it is told of; all, if there are none.
+        timeout_s: seconds after which it is killed.
+    """
+
+    on_event: Words = ()
+    events: Words = ()
+    timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 10.0
+
+
 class File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of `nanosup.toml`."""
 
     workspace: Workspace = msgspec.field(default_factory=Workspace)
     agents: dict[str, AgentTable] = {}
     phase: tuple[PhaseTable, ...] | None = None
+    hooks: Hooks = msgspec.field(default_factory=Hooks)
 
 
 _Table = TypeVar("_Table", bound=msgspec.Struct)

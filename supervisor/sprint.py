@@ -18,6 +18,7 @@ from supervisor.errors import BlockedError, ConfigError
 from supervisor.observe import observe
 from supervisor.phase import Agent
 from supervisor.record import Snapshot, Sprint
+from supervisor.schema import Hooks
 from supervisor.stack import foundation, sealed
 
 # git takes a file for possibly changed ("racy") when its time is not older than the index's. So
@@ -112,15 +113,22 @@ def _on(board: Board, repo: Repository, config: Config) -> tuple[str, Snapshot] 
 def check_agents(agents: Mapping[str, Agent], top: Path) -> None:
     """Raises ConfigError for the first agent whose program is not on this host."""
     for agent in agents.values():
-        program = agent.command[0]
-        if "/" in program:
-            found = os.access(top / program, os.X_OK)
-            where = f"{program} is not there, or cannot be executed"
-        else:
-            found = shutil.which(program) is not None
-            where = f"{program!r} is not on PATH"
-        if not found:
+        if where := _missing(agent.command[0], top):
             raise ConfigError(
                 f"agent {agent.name!r} is not installed: {where}",
                 hint="install it, or name another agent for its phases",
             )
+
+
+def check_hooks(hooks: Hooks, top: Path) -> None:
+    """Raises ConfigError if the hook's program is not on this host."""
+    if hooks.on_event and (where := _missing(hooks.on_event[0], top)):
+        raise ConfigError(f"hooks.on_event: {where}", hint="install it, or take the hook away")
+
+
+def _missing(program: str, top: Path) -> str:
+    """Says that a program is not to be found; empty where it is."""
+    if "/" not in program:
+        return "" if shutil.which(program) is not None else f"{program!r} is not on PATH"
+    found = os.access(top / program, os.X_OK)
+    return "" if found else f"{program} is not there, or cannot be executed"

@@ -20,31 +20,45 @@ from types import TracebackType
 
 import msgspec
 
-from supervisor.errors import SupervisorError
 from supervisor.order import Order
+
+_ANSWER_S = 10.0
+_END_S = 5.0
+
+
+class SpawnRefusedError(Exception):
+    """Raised when no keeper can be forked just now: no processes or memory are left, or the
+    template was killed. Another try may do better.
+
+    Attributes:
+        died: the template itself did not live to answer.
+    """
+
+    def __init__(self, reason: str, *, died: bool = False) -> None:
+        super().__init__(reason)
+        self.died = died
 
 
 class Template:
-    """A running template. Use as a context manager; leaving it leaves the keepers running."""
+    """A running template. Use as a context manager; leaving it leaves the keepers running.
+
+    One that is killed, or no longer answers, is replaced when it is needed.
+    """
 
     def __init__(self, log: str) -> None:
         """`log`, in the state directory, takes what keepers say when something is wrong."""
         self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
 
     def __enter__(self) -> Template:
-        ours, theirs = socket.socketpair()
-        with theirs, open(self._log, "ab") as log:
-            self._process = subprocess.Popen(
-                # -P: or a `supervisor/` at the top of the repository would be run instead of us.
-                [sys.executable, "-P", "-m", "supervisor.template", os.path.dirname(self._log)],
-                stdin=theirs.fileno(),
-                # Not ours: keepers outlive us, and would hold our caller's pipe open.
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # a Ctrl-C in the terminal is not for the template
-            )
-        self._socket = ours
-        self._answers = ours.makefile("rb")
+        try:
+            self._begin()
+        except OSError:
+            pass  # `spawn` tries again
         return self
 
     def __exit__(
@@ -53,27 +67,62 @@ class Template:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._answers.close()
-        self._socket.close()
-        self._process.wait()
+        self._end()
 
     def spawn(self, order: Order) -> int:
         """Forks a keeper that carries out `order`, and returns its pid.
 
         Raises:
-            SupervisorError: the template has died, or cannot fork.
+            SpawnRefusedError: not now; says why.
         """
         try:
+            if self._process is None:
+                self._begin()
             self._socket.sendall(msgspec.json.encode(order) + b"\n")
-            answer = self._answers.readline()
-        except OSError:
-            answer = b""
-        if not answer.strip().isdigit():
-            raise SupervisorError(
-                f"no keeper could be started: {answer.decode().strip() or 'the template died'}",
-                hint="look for memory or process limits (ulimit -u), then `nanosup up` again",
-            )
-        return int(answer)
+            answer = self._answers.readline().decode().strip()
+        except OSError as error:
+            began = self._process is not None
+            self._end()
+            reason = error.strerror or "the template does not answer"
+            raise SpawnRefusedError(reason, died=began) from None
+        if answer.isdigit():
+            return int(answer)
+        if not answer:
+            self._end()
+        raise SpawnRefusedError(answer or "the template died", died=not answer)
+
+    def _begin(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs, open(self._log, "ab") as log:
+                self._process = subprocess.Popen(
+                    # -P: or a `supervisor/` at the top of the repository would be run instead.
+                    [sys.executable, "-P", "-m", "supervisor.template", os.path.dirname(self._log)],
+                    stdin=theirs.fileno(),
+                    # Not ours: keepers outlive us, and would hold our caller's pipe open.
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # a Ctrl-C in the terminal is not for the template
+                )
+        except BaseException:
+            ours.close()
+            raise
+        # Only one that was stopped takes that long; `up` must not stand still with it.
+        ours.settimeout(_ANSWER_S)
+        self._socket = ours
+        self._answers = ours.makefile("rb")
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        self._answers.close()
+        self._socket.close()  # it reads the end, and ends
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
 
 
 def serve(requests: socket.socket, state: str) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import select
 from collections.abc import Iterable
 
 import anyio
 
 from sandbox import syscalls
+
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_LOOK_AGAIN_S = 1.0
 
 
 class Watch:
@@ -20,12 +25,17 @@ class Watch:
 
     def __init__(self) -> None:
         self._inotify = syscalls.inotify_init1()
+        self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # One descriptor to wait for, however many processes there are (epoll(7) nests).
+        self._epoll = select.epoll()
+        self._epoll.register(self._inotify, select.EPOLLIN)
+        self._epoll.register(self._nudge, select.EPOLLIN)
         self._pidfds: dict[int, int] = {}
-        self._nudge = anyio.Event()
+        self._unseen = False
 
     def close(self) -> None:
-        os.close(self._inotify)
-        for fd in self._pidfds.values():
+        self._epoll.close()
+        for fd in (self._inotify, self._nudge, *self._pidfds.values()):
             os.close(fd)
         self._pidfds.clear()
 
@@ -43,41 +53,58 @@ class Watch:
         syscalls.inotify_add_watch(self._inotify, path, syscalls.IN_MODIFY)
 
     def processes(self, pids: Iterable[int]) -> None:
-        """Wakes up when one of `pids` ends; replaces the pids named before."""
+        """Wakes up when one of `pids` ends; replaces the pids named before.
+
+        Where descriptors have run out, it wakes up every second instead.
+        """
         wanted = set(pids)
+        self._unseen = False
         for pid in self._pidfds.keys() - wanted:
-            os.close(self._pidfds.pop(pid))
+            fd = self._pidfds.pop(pid)
+            self._epoll.unregister(fd)
+            os.close(fd)
         for pid in wanted - self._pidfds.keys():
             try:
-                self._pidfds[pid] = os.pidfd_open(pid)
+                fd = os.pidfd_open(pid)
             except ProcessLookupError:
                 self.nudge()  # gone already: that is the change
+            except OSError as error:
+                if error.errno not in _SHORT:
+                    raise
+                self._unseen = True
+            else:
+                self._pidfds[pid] = fd
+                self._epoll.register(fd, select.EPOLLIN)
 
     def nudge(self) -> None:
-        """Wakes up the waiter now."""
-        self._nudge.set()
+        """Wakes up the waiter now, or the next one. From any thread."""
+        os.eventfd_write(self._nudge, 1)
 
     async def changed(self, timeout_s: float | None = None) -> None:
         """Returns after a change, or after `timeout_s` seconds."""
-        with anyio.move_on_after(math.inf if timeout_s is None else timeout_s):
-            async with anyio.create_task_group() as group:
-                nudge = self._nudge
-
-                async def first(wait: object, *args: object) -> None:
-                    await wait(*args)  # type: ignore[operator]
-                    group.cancel_scope.cancel()
-
-                group.start_soon(first, nudge.wait)
-                group.start_soon(first, anyio.wait_readable, self._inotify)
-                for fd in self._pidfds.values():
-                    group.start_soon(first, anyio.wait_readable, fd)
-        if self._nudge.is_set():
-            self._nudge = anyio.Event()
+        with anyio.move_on_after(self._limit_s(timeout_s)):
+            await anyio.wait_readable(self._epoll)
         self._drain()
 
+    def wait(self, fd: int, timeout_s: float | None = None) -> bool:
+        """For who has no event loop: returns after a change, when `fd` is readable, or after
+        `timeout_s` seconds. Says whether `fd` is."""
+        poll = select.poll()
+        poll.register(self._epoll, select.POLLIN)
+        poll.register(fd, select.POLLIN)
+        limit_s = self._limit_s(timeout_s)
+        found = poll.poll(None if limit_s == math.inf else limit_s * 1000)
+        self._drain()
+        return any(ready == fd for ready, _ in found)
+
+    def _limit_s(self, timeout_s: float | None) -> float:
+        limit_s = math.inf if timeout_s is None else timeout_s
+        return min(limit_s, _LOOK_AGAIN_S) if self._unseen else limit_s
+
     def _drain(self) -> None:
-        while True:
+        for fd in (self._inotify, self._nudge):
             try:
-                os.read(self._inotify, 65536)
+                while os.read(fd, 65536):
+                    pass
             except BlockingIOError:
-                return
+                pass

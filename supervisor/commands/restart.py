@@ -8,7 +8,7 @@ from supervisor import place, request
 from supervisor.attempt import Attempt, describe_holder
 from supervisor.board import SprintDir
 from supervisor.decide import PhaseState
-from supervisor.errors import BlockedError, CompletedError, HeldError
+from supervisor.errors import BlockedError, HeldError
 from supervisor.observe import observe
 from supervisor.policy import Reset
 from supervisor.reset import reset
@@ -41,11 +41,6 @@ def run(*, phase: str, agent: str | None, sprint_id: str | None, as_json: bool) 
 def _check(sprint: SprintDir, phase: str) -> None:
     slot = sprint.slot(phase)
     view = observe(sprint).phases[phase]
-    if view.state is PhaseState.COMPLETED:
-        raise CompletedError(
-            f"phase {phase!r} of sprint {sprint.id} is completed, and what it made may be in use",
-            hint="begin a new sprint to do it again",
-        )
     latest = slot.latest()
     if view.state is PhaseState.RUNNING and latest is not None and latest.owner.pid is None:
         raise HeldError(

@@ -77,11 +77,25 @@ def test_restart_reopens_a_failed_phase_without_up_and_the_next_up_goes_on(make:
     assert scenario.states("p") == ["failed", "failed", "completed"]
 
 
-def test_restart_of_what_is_completed_or_unknown_is_refused(make: Make) -> None:
-    scenario = make(stand_in("a", "") + phase("p"))
+def test_restart_of_a_completed_phase_has_all_that_came_from_it_made_again(make: Make) -> None:
+    scenario = make(
+        stand_in("a", "") + phase("plan") + phase("after", depends_on=["plan"]) + phase("other")
+    )
     assert scenario.run("up").returncode == 0
 
-    assert scenario.run("restart", "p").returncode == 14
+    ok(scenario, "restart", "plan")
+
+    assert [p["state"] for p in scenario.sprint()["phases"]] == ["ready", "blocked", "completed"]
+    scenario.complete()
+    assert [len(p["attempts"]) for p in scenario.sprint()["phases"]] == [2, 2, 1]
+
+
+def test_restart_of_what_is_unknown_or_held_by_hand_is_refused(make: Make) -> None:
+    scenario = make(stand_in("a", "") + phase("p"))
+    assert scenario.run("claim", "p", "--agent", "me").returncode == 0
+
+    assert scenario.run("restart", "p").returncode == 12
+    assert scenario.run("restart", "p", "--agent", "nobody").returncode == 12
     assert scenario.run("restart", "q").returncode == 11
     assert scenario.run("pause", "q").returncode == 11
 
