@@ -42,7 +42,7 @@ class Cause(StrEnum):
     """Why a command never ran."""
 
     NOT_FOUND = "not found"
-    NOT_EXECUTABLE = "cannot be executed"
+    NOT_EXECUTABLE = "not executable"
     JAIL = "jail"
 
 

@@ -37,7 +37,7 @@ class Image:
         fds: descriptor in the child → descriptor here. Nothing else stays open.
         uid, gid: to become, when root; else one's own.
         limits: resource.RLIMIT_* → limit, soft and hard. Never above the present hard limit.
-        terminal: make descriptor 0 the controlling terminal.
+        terminal: one of the descriptors 0 to 2 is a terminal, which is to be the controlling one.
         netns: descriptor of the network namespace to be in; None: one's own.
         scoped: no signals to, and no abstract unix sockets of, anything outside (landlock).
     """
@@ -113,7 +113,8 @@ def _fork(run: Callable[[], NoReturn]) -> int:
 
 def _become(image: Image, keeper: int, complaint: int) -> NoReturn:
     try:
-        os.setsid()
+        if not image.terminal:
+            os.setsid()
         if image.netns is not None:
             syscalls.setns(image.netns, syscalls.CLONE_NEWNET)
         _private_proc()
@@ -192,8 +193,19 @@ def arrange(fds: Mapping[int, int], *kept: int) -> tuple[int, ...]:
 
 
 def _take_terminal(uid: int, gid: int) -> None:
-    os.fchown(0, uid, gid)
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    fd = next(fd for fd in (0, 1, 2) if os.isatty(fd))
+    os.fchown(fd, uid, gid)
+    try:
+        os.tcgetpgrp(fd)
+    except OSError:  # ENOTTY: not of this session
+        os.setsid()
+        fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
+        return
+    # A group of its own in the keeper's session: then it is not orphaned, and Ctrl-Z stops what is
+    # in it. (The first processes of PID namespaces it does not stop.)
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.tcsetpgrp(fd, os.getpgrp())
 
 
 def set_limit(kind: int, limit: int) -> None:

@@ -20,6 +20,8 @@ OUTPUTS = f"{RUNTIME}/outputs"
 PROMPT = f"{RUNTIME}/prompt.md"
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What programs ask about the terminal that they show themselves on.
+TERMINAL = ("COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION")
 _LANE_USER = "lane"
 
 
@@ -260,13 +262,17 @@ def _accounts(lane: Lane, ground: Ground) -> Iterable[File]:
 def _environment(lane: Lane, ground: Ground, spec: JailSpec) -> dict[str, str]:
     host = ground.environment
     name = ground.user or _LANE_USER
-    allowed = (*ENVIRONMENT, *(PROXIES if lane.host_network else ()))
+    allowed = (
+        *ENVIRONMENT,
+        *(TERMINAL if lane.tty else ()),
+        *(PROXIES if lane.host_network else ()),
+    )
     env = {
         "HOME": ground.user_home,
         "LOGNAME": name,
         "PATH": visible_path(spec, host.get("PATH", ""), lane.home),
         "SHELL": "/bin/sh",
-        "TERM": "dumb",
+        "TERM": host.get("TERM", "dumb") if lane.tty else "dumb",
         "TMPDIR": "/tmp",
         "USER": name,
     }

@@ -69,7 +69,7 @@ def claim(
         if held is not None:
             turn.give_back(board, held)
         raise
-    sprint.journal.append(
+    sprint.journal.note(
         "attempt.claimed",
         phase=phase_name,
         attempt=n,
@@ -202,7 +202,7 @@ def unstuck(
         ended = slot.finish(latest, _ended(state, reason))
     except FencedError:
         return None, f"{phase_name}.{latest.n} ended by itself meanwhile"
-    sprint.journal.append(
+    sprint.journal.note(
         "attempt.ended", phase=phase_name, attempt=latest.n, state=state, reason=reason
     )
     if state is AttemptState.REVOKED:
@@ -247,7 +247,7 @@ def _finish(
     board: Board, sprint: SprintDir, attempt: Attempt, held: Token, outcome: Outcome
 ) -> Attempt:
     ended = sprint.slot(held.phase).finish(attempt, outcome)
-    sprint.journal.append(
+    sprint.journal.note(
         "attempt.ended",
         phase=held.phase,
         attempt=attempt.n,

@@ -14,6 +14,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         ticket: the number under which whoever gives the order waits for the writer's turn.
         command: replaces the agent's command (`nanosup run`).
         foreground: the child gets the keeper's own stdin, stdout and stderr instead of files.
+        tty: in the foreground, the keeper's stdin and stdout are a terminal for the child alone.
+        stderr: in the foreground, the descriptor that the child gets as stderr.
     """
 
     state: str
@@ -25,3 +27,5 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     ticket: int | None = None
     command: tuple[str, ...] | None = None
     foreground: bool = False
+    tty: bool = False
+    stderr: int = 2

@@ -128,6 +128,7 @@ class Run:
                     self._attempt.path,
                     beat=os.path.join(self._lane.tmp, BEAT_FILE),
                     foreground=self._order.foreground,
+                    stderr=self._order.stderr,
                     tell=self._tell,
                 )
             )
@@ -284,6 +285,7 @@ class Run:
             env=variables(self._record, phase, n, agent, os.environ, where),
             host_network=phase.network == "host",
             way_out=way_out,
+            tty=self._order.tty,
         )
 
     def _survey(self, repo: Repository, agent: Agent, uid: int) -> view.Ground:

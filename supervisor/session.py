@@ -51,7 +51,8 @@ class Session:
     Args:
         path: the attempt's directory.
         beat: path of the file that is touched for a beat.
-        foreground: the command has the keeper's own terminal, and no logs.
+        foreground: the command has the keeper's own stdin and stdout, and no logs.
+        stderr: in the foreground, what it gets as its stderr.
         tell: takes an event and its fields, for the journal.
     """
 
@@ -63,6 +64,7 @@ class Session:
         *,
         beat: str,
         foreground: bool,
+        stderr: int = 2,
         tell: Callable[..., None],
     ) -> None:
         self._phase = phase
@@ -70,6 +72,7 @@ class Session:
         self._path = path
         self._beat = beat
         self._foreground = foreground
+        self._stderr = stderr
         self._tell = tell
         self._stack = ExitStack()
         self._logs: tuple[Log, ...] = ()
@@ -96,7 +99,7 @@ class Session:
     def stdio(self, uid: int, gid: int) -> tuple[int | None, int, int]:
         """What to give to the command as stdin, stdout and stderr; it runs as `uid` and `gid`."""
         if self._foreground:
-            return 0, 1, 2
+            return 0, 1, self._stderr
         for opened in self._logs:
             # Scripts open /dev/stderr anew, and are asked for permission when they do.
             os.fchown(opened.fd, uid, gid)

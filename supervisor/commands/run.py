@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+import msgspec
+
 from sandbox import host, repository, tier
 from sandbox.errors import JailError, MountError
-from supervisor import config, place, sprint
+from sandbox.feature import Features
+from supervisor import config, place, sprint, terminal
 from supervisor.keeper import keep
 from supervisor.order import Order
 from supervisor.record import AttemptState, Outcome
@@ -51,6 +54,16 @@ def run(
         command=command,
         foreground=True,
     )
+    if not terminal.is_one():
+        return _carry_out(order, features)
+    return terminal.attend(
+        lambda passed: _carry_out(
+            msgspec.structs.replace(order, tty=True, stderr=passed.stderr), features
+        )
+    )
+
+
+def _carry_out(order: Order, features: Features) -> int:
     try:
         attempt = keep(order, features)
     except (JailError, MountError) as error:
