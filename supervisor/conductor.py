@@ -12,10 +12,10 @@ import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from sandbox.repository import Repository
 from supervisor import artifact, beat, clock, lineage, token, turn
 from supervisor.attempt import Attempt, describe_holder, describe_outcome
 from supervisor.board import Board, SprintDir
@@ -31,6 +31,10 @@ from supervisor.readiness import check_ready
 from supervisor.record import AttemptState, Outcome, Owner, Snapshot
 from supervisor.request import request_end
 from supervisor.token import Token
+
+if TYPE_CHECKING:
+    # libgit2 takes a twentieth of a second to import, and claims need none of it.
+    from sandbox.repository import Repository
 
 LEASE_S = 3600.0
 _KILL_AFTER_S = 10.0

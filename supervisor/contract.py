@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from supervisor import shape
 from supervisor.phase import Phase
 from supervisor.record import Verdict
 
@@ -45,18 +46,23 @@ class Inspector:
 
 def schema_fault(schema: Any, value: Any) -> str | None:
     """Where `value` breaks a JSON Schema, as the end of a sentence; None where it does not."""
+    if shape.covers(schema):
+        where, what = next(shape.faults(schema, value), ("", ""))
+        return _fault(where, what) if where else None
     import jsonschema
     from referencing import Registry
 
     # An empty registry: by default a reference to elsewhere would be fetched from there.
     validator = _validator(schema)(schema, registry=Registry())
     error = jsonschema.exceptions.best_match(validator.iter_errors(value))
-    if error is None:
-        return None
-    text = " ".join(error.message.split())
+    return None if error is None else _fault(error.json_path, error.message)
+
+
+def _fault(where: str, what: str) -> str:
+    text = " ".join(what.split())
     if len(text) > _SHOWN:
         text = f"{text[:_SHOWN]}…"
-    return f"breaks its schema at {error.json_path}: {text}"
+    return f"breaks its schema at {where}: {text}"
 
 
 def broken_schema(schema: Any) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from supervisor import conductor, config, place
+from supervisor import conductor, place
 from supervisor.attempt import Attempt
 from supervisor.board import Board
 from supervisor.errors import TokenError
@@ -31,7 +31,7 @@ def run(
         chosen = board.sprint(known[-1])
     else:
         from sandbox import repository
-        from supervisor import sprint
+        from supervisor import config, sprint
 
         repo = repository.find(here.top)
         chosen = sprint.current(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from supervisor import config, place, turn
+from supervisor import place, turn
 from supervisor.decide import view
 from supervisor.errors import NotFoundError
 from supervisor.observe import observe
@@ -18,6 +18,8 @@ def run(*, sprint_id: str | None, as_json: bool, agent: str | None, graph: str |
     except NotFoundError:
         if sprint_id is not None:
             raise
+        from supervisor import config
+
         # None yet: what whoever claims it would begin with.
         phases = view(config.load_graph(here.top, graph=graph).graph, {})
     document = next_document(phases.values(), agent, turn.hindrance(here.board))
