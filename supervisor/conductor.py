@@ -26,7 +26,7 @@ from supervisor.liveness import Liveness
 from supervisor.lost import bury_dead
 from supervisor.observe import observe
 from supervisor.owner import liveness, this_process
-from supervisor.provenance import attest
+from supervisor.provenance import attest, require
 from supervisor.readiness import check_ready
 from supervisor.record import AttemptState, Outcome, Owner, Snapshot
 from supervisor.request import request_end
@@ -48,6 +48,7 @@ def claim(
 
     Raises:
         HeldError, BlockedError, CompletedError, NotFoundError: it is not to be had; says why.
+        ArtifactError: something that it depends on is not what was signed.
         BoardError: the board cannot be written.
     """
     slot = sprint.slot(phase_name)
@@ -57,6 +58,7 @@ def claim(
     latest = slot.latest()
     n = latest.n + 1 if latest else 1
     check_ready(seen, phase, n)
+    require(board, sprint, lineage.needed_by(seen.graph, phase, seen.phases))
     made = token.mint(sprint.id, phase_name, n, os.urandom(token.SECRET_BYTES))
     owner = msgspec.structs.replace(
         this_process().lease(agent, clock.utc_now(), lease_s, made.digest),

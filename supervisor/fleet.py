@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import anyio
 
-from supervisor import pause
+from supervisor import lineage, pause
 from supervisor.board import Board, SprintDir
 from supervisor.decide import Bury, PhaseState, SprintState, Start, decide
 from supervisor.driving import driving
@@ -173,7 +173,7 @@ class Fleet:
     def _start(self, action: Start, seen: SprintView) -> None:
         # Contents, signatures and the chain, each time: what was in order when it was made may
         # have been changed since.
-        upstream = (*seen.graph.ancestors(action.phase), *seen.phases[action.phase].rework)
+        upstream = lineage.needed_by(seen.graph, seen.graph[action.phase], seen.phases)
         if bad := check_phases(self._board, self._sprint, upstream):
             reason = "; ".join(row.reason for row in bad)
             self._refused[action.phase] = reason

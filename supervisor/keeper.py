@@ -38,7 +38,7 @@ from supervisor.order import Order
 from supervisor.owner import stamp, this_process
 from supervisor.pause import LOOK
 from supervisor.phase import Phase
-from supervisor.provenance import attest
+from supervisor.provenance import attest, require
 from supervisor.publish import publish_all
 from supervisor.readiness import check_ready
 from supervisor.record import AttemptState, Outcome
@@ -71,6 +71,7 @@ def keep(order: Order, features: Features) -> Attempt:
 
     Raises:
         HeldError, BlockedError, CompletedError, NotFoundError: it is not to be had.
+        ArtifactError: something that it depends on is not what was signed.
         FencedError: it was given to another while it ran.
         BoardError: the board cannot be read or written.
     """
@@ -90,6 +91,9 @@ def _attempt(
 ) -> Attempt:
     seen = observe(sprint)
     check_ready(seen, phase, order.n)
+    # The artifacts themselves are hashed as they are copied into the lane.
+    needed = lineage.needed_by(seen.graph, phase, seen.phases)
+    require(board, sprint, needed, contents=False)
     snapshot = lineage.snapshot_for(seen.record, seen.graph, phase, seen.phases)
     inputs = lineage.inputs_for(seen.graph, phase, seen.phases)
     slot = sprint.slot(phase.name)

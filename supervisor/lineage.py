@@ -59,7 +59,7 @@ def inputs_for(graph: Graph, phase: Phase, views: Mapping[str, PhaseView]) -> tu
     A write phase that was opened again also gets those of the gates that have failed it.
     """
     found: list[Input] = []
-    for name in (*graph.ancestors(phase.name), *views[phase.name].rework):
+    for name in needed_by(graph, phase, views):
         upstream = views[name].completed
         if upstream is None or upstream.outcome is None:
             continue
@@ -68,6 +68,11 @@ def inputs_for(graph: Graph, phase: Phase, views: Mapping[str, PhaseView]) -> tu
             for out in upstream.outcome.outputs
         )
     return tuple(found)
+
+
+def needed_by(graph: Graph, phase: Phase, views: Mapping[str, PhaseView]) -> tuple[str, ...]:
+    """The phases that a new attempt at `phase` is given something of."""
+    return (*graph.ancestors(phase.name), *views[phase.name].rework)
 
 
 def after_for(graph: Graph, phase: Phase, views: Mapping[str, PhaseView]) -> dict[str, int]:

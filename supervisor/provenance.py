@@ -67,8 +67,28 @@ def verify_sprint(board: Board, sprint: SprintDir) -> Report:
     return Report.of(report.checked, (*report.bad, *rows))
 
 
-def check_phases(board: Board, sprint: SprintDir, phases: tuple[str, ...]) -> list[Bad]:
-    """Checks the completed attempts at some phases, contents included: what a lane depends on.
+def require(
+    board: Board, sprint: SprintDir, phases: tuple[str, ...], *, contents: bool = True
+) -> None:
+    """Returns if what a lane depends on is what was signed.
+
+    Args:
+        phases, contents: as for `check_phases`.
+
+    Raises:
+        ArtifactError: it is not; a sentence for each thing.
+        BoardError: the board is damaged.
+    """
+    audit.raise_for(check_phases(board, sprint, phases, contents=contents))
+
+
+def check_phases(
+    board: Board, sprint: SprintDir, phases: tuple[str, ...], *, contents: bool = True
+) -> list[Bad]:
+    """Checks the completed attempts at some phases: what a lane depends on.
+
+    Args:
+        contents: hash the artifacts too, for who does not do so on handing them out.
 
     Raises:
         BoardError: the board is damaged.
@@ -79,6 +99,8 @@ def check_phases(board: Board, sprint: SprintDir, phases: tuple[str, ...]) -> li
         if phase.name not in phases:
             continue
         rows += seen.check_phase(phase)
+        if not contents:
+            continue
         outputs = [
             Input(phase=phase.name, attempt=one.n, name=out.name, sha256=out.sha256, size=out.size)
             for one in seen.attempts[phase.name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -294,3 +295,36 @@ def test_claims_by_hand_and_an_up_take_one_sprint_through_together(fleet: Fleet)
     assert refused.returncode == 12
     assert [fleet.states(name) for name in ("plan", "docs", "build")] == [["completed"]] * 3
     assert fleet.attempts("docs")[0]["agent"] == "me"
+
+
+def forge_plan(fleet: Fleet) -> None:
+    """Another plan in the store, and the outcome re-hashed to match it."""
+    text = b'{"do": "evil"}'
+    sha256 = hashlib.sha256(text).hexdigest()
+    blob = fleet.board / "blobs/sha256" / sha256[:2] / sha256
+    blob.parent.mkdir(exist_ok=True)
+    blob.write_bytes(text)
+    path = fleet.board / f"sprints/{fleet.sprint()['id']}/phases/plan/attempts/0001/outcome.json"
+    outcome = json.loads(path.read_text())
+    outcome["outputs"][0] |= {"sha256": sha256, "size": len(text)}
+    path.write_text(json.dumps(outcome))
+
+
+def test_artifact_that_was_edited_and_re_hashed_reaches_no_lane(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    plan = claim(fleet, "plan")
+    path = document(tmp_path / "plan.json", {})
+    fleet.run("complete", "plan", "--token", plan, "--artifact", path)
+    forge_plan(fleet)
+
+    by_hand = fleet.run("claim", "build", "--agent", "me")
+    in_lane = fleet.run("run", "build", "--", "touch", str(tmp_path / "ran"))
+
+    assert by_hand.returncode == in_lane.returncode == 16
+    assert "attempt 1 of plan was signed with subject[outputs/plan.json]" in by_hand.stderr
+    assert "attempt 1 of plan was signed with" in in_lane.stderr
+    assert not (tmp_path / "ran").exists()
+    assert fleet.attempts("build") == []
+    # What does not depend on it goes on.
+    assert claim(fleet, "docs")
