@@ -26,9 +26,10 @@ from supervisor.liveness import Liveness
 from supervisor.lost import bury_dead
 from supervisor.observe import observe
 from supervisor.owner import liveness, this_process
-from supervisor.provenance import attest, require
+from supervisor.provenance import attest
 from supervisor.readiness import check_ready
 from supervisor.record import AttemptState, Outcome, Owner, Snapshot
+from supervisor.refusal import require
 from supervisor.request import request_end
 from supervisor.token import Token
 
@@ -58,7 +59,7 @@ def claim(
     latest = slot.latest()
     n = latest.n + 1 if latest else 1
     check_ready(seen, phase, n)
-    require(board, sprint, lineage.needed_by(seen.graph, phase, seen.phases))
+    require(board, sprint, seen, phase)
     made = token.mint(sprint.id, phase_name, n, os.urandom(token.SECRET_BYTES))
     owner = msgspec.structs.replace(
         this_process().lease(agent, clock.utc_now(), lease_s, made.digest),

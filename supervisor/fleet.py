@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 import anyio
 
-from supervisor import lineage, pause
+from supervisor import pause
 from supervisor.board import Board, SprintDir
 from supervisor.decide import Bury, PhaseState, SprintState, Start, decide
 from supervisor.driving import driving
-from supervisor.errors import SupervisorError
+from supervisor.errors import ArtifactError, SupervisorError
 from supervisor.line import Place
 from supervisor.liveness import Liveness, Sight, can_see
 from supervisor.lost import bury
@@ -25,9 +25,9 @@ from supervisor.observe import SprintView, observe
 from supervisor.order import Order
 from supervisor.owner import liveness, this_process
 from supervisor.owner import observe as observe_pid
-from supervisor.provenance import check_phases
 from supervisor.quota import Quota
 from supervisor.record import AttemptState
+from supervisor.refusal import require
 from supervisor.request import request_end
 from supervisor.template import SpawnRefusedError, Template
 from supervisor.watch import Watch
@@ -173,11 +173,10 @@ class Fleet:
     def _start(self, action: Start, seen: SprintView) -> None:
         # Contents, signatures and the chain, each time: what was in order when it was made may
         # have been changed since.
-        upstream = lineage.needed_by(seen.graph, seen.graph[action.phase], seen.phases)
-        if bad := check_phases(self._board, self._sprint, upstream):
-            reason = "; ".join(row.reason for row in bad)
-            self._refused[action.phase] = reason
-            self._sprint.journal.append("phase.refused", phase=action.phase, reason=reason)
+        try:
+            require(self._board, self._sprint, seen, seen.graph[action.phase])
+        except ArtifactError as error:
+            self._refused[action.phase] = error.message
             return
         order = Order(
             state=self._board.path,

@@ -38,10 +38,11 @@ from supervisor.order import Order
 from supervisor.owner import stamp, this_process
 from supervisor.pause import LOOK
 from supervisor.phase import Phase
-from supervisor.provenance import attest, require
+from supervisor.provenance import attest
 from supervisor.publish import publish_all
 from supervisor.readiness import check_ready
 from supervisor.record import AttemptState, Outcome
+from supervisor.refusal import require
 from supervisor.run import Run
 
 LOST_CLAIM = 12
@@ -92,8 +93,7 @@ def _attempt(
     seen = observe(sprint)
     check_ready(seen, phase, order.n)
     # The artifacts themselves are hashed as they are copied into the lane.
-    needed = lineage.needed_by(seen.graph, phase, seen.phases)
-    require(board, sprint, needed, contents=False)
+    require(board, sprint, seen, phase, contents=False)
     snapshot = lineage.snapshot_for(seen.record, seen.graph, phase, seen.phases)
     inputs = lineage.inputs_for(seen.graph, phase, seen.phases)
     slot = sprint.slot(phase.name)

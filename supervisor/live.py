@@ -10,7 +10,7 @@ from rich.live import Live as RichLive
 
 from supervisor.board import Board, SprintDir
 from supervisor.console import headline, open_console, table
-from supervisor.observe import observe
+from supervisor.refusal import observe_checked
 
 
 class Live:
@@ -44,6 +44,6 @@ class Live:
         """Reads the board and draws it."""
         parts: list[object] = []
         for sprint in self._sprints:
-            seen = observe(sprint)
+            seen = observe_checked(self._board, sprint)
             parts += [headline(seen, self._board), table(seen, self._board)]
         self._live.update(Group(*parts), refresh=True)  # type: ignore[arg-type]

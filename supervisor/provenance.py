@@ -67,21 +67,6 @@ def verify_sprint(board: Board, sprint: SprintDir) -> Report:
     return Report.of(report.checked, (*report.bad, *rows))
 
 
-def require(
-    board: Board, sprint: SprintDir, phases: tuple[str, ...], *, contents: bool = True
-) -> None:
-    """Returns if what a lane depends on is what was signed.
-
-    Args:
-        phases, contents: as for `check_phases`.
-
-    Raises:
-        ArtifactError: it is not; a sentence for each thing.
-        BoardError: the board is damaged.
-    """
-    audit.raise_for(check_phases(board, sprint, phases, contents=contents))
-
-
 def check_phases(
     board: Board, sprint: SprintDir, phases: tuple[str, ...], *, contents: bool = True
 ) -> list[Bad]:

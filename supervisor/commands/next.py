@@ -7,14 +7,14 @@ import json
 from supervisor import place, turn
 from supervisor.decide import view
 from supervisor.errors import NotFoundError
-from supervisor.observe import observe
+from supervisor.refusal import observe_checked
 from supervisor.views import next_document
 
 
 def run(*, sprint_id: str | None, as_json: bool, agent: str | None, graph: str | None) -> int:
     here = place.find()
     try:
-        phases = observe(place.choose(here.board, sprint_id)).phases
+        phases = observe_checked(here.board, place.choose(here.board, sprint_id)).phases
     except NotFoundError:
         if sprint_id is not None:
             raise

@@ -11,6 +11,7 @@ from supervisor.errors import NotFoundError
 from supervisor.footing import footings
 from supervisor.observe import SprintView, observe
 from supervisor.pulse import pulses
+from supervisor.refusal import observe_checked
 from supervisor.views import status_document
 
 
@@ -49,9 +50,9 @@ def run(*, sprint_id: str | None, as_json: bool, watch: bool, everything: bool) 
 
 def _observe(board: Board, sprint_id: str | None, everything: bool) -> list[SprintView]:
     if sprint_id is None and everything:
-        return [observe(board.sprint(known)) for known in board.sprints()]
+        return [observe_checked(board, board.sprint(known)) for known in board.sprints()]
     try:
-        return [observe(place.choose(board, sprint_id))]
+        return [observe_checked(board, place.choose(board, sprint_id))]
     except NotFoundError:
         if sprint_id is not None:
             raise

@@ -15,7 +15,7 @@ from sandbox import host, repository, tier
 from sandbox.feature import Mechanism
 from sandbox.snapshot import dirty
 from supervisor import config, lineage, place, sprint
-from supervisor.board import SprintDir
+from supervisor.board import Board, SprintDir
 from supervisor.config import Config
 from supervisor.convoy import Convoy
 from supervisor.decide import SprintState
@@ -24,6 +24,7 @@ from supervisor.hold import enforced
 from supervisor.observe import observe
 from supervisor.plan import plan
 from supervisor.publish import publish_all
+from supervisor.refusal import observe_checked
 from supervisor.schema import Hooks
 from supervisor.show import Look
 from supervisor.sweep import sweep
@@ -76,7 +77,7 @@ def _drive(convoy: Convoy, announce: Callable[[], object]) -> int:
         arrival = anyio.run(convoy.drive, announce)
     except BaseExceptionGroup as group:
         raise _first(group) from group
-    _conclude(convoy.begun, convoy.look)
+    _conclude(board, convoy.begun, convoy.look)
     if arrival.heard is not None:
         return 128 + arrival.heard
     return max(_CODES.get(state, 1) for state in arrival.states)
@@ -137,9 +138,9 @@ def _detached(convoy: Convoy) -> int:
     return 0
 
 
-def _conclude(chosen: list[SprintDir], look: Look) -> None:
+def _conclude(board: Board, chosen: list[SprintDir], look: Look) -> None:
     """Says how it ended, and where what came out is to be found."""
-    seen = [observe(item) for item in chosen]
+    seen = [observe_checked(board, item) for item in chosen]
     if look is Look.JSON:
         print(json.dumps({"event": "status", **status_document(seen, {})}, ensure_ascii=False))
         return
