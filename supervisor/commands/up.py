@@ -77,7 +77,7 @@ def _drive(convoy: Convoy, announce: Callable[[], object]) -> int:
         arrival = anyio.run(convoy.drive, announce)
     except BaseExceptionGroup as group:
         raise _first(group) from group
-    _conclude(board, convoy.begun, convoy.look)
+    _conclude(convoy.board, convoy.begun, convoy.look)
     if arrival.heard is not None:
         return 128 + arrival.heard
     return max(_CODES.get(state, 1) for state in arrival.states)
