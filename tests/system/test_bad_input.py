@@ -70,7 +70,15 @@ def test_repository_without_a_commit(tmp_path: Path) -> None:
         (agent("a", "true") + phase("p", outputs=["../x"]), [], 10, "'../x'", "plain"),
         (agent("a", "true") + phase("p", outputs=["a/x"]), [], 10, "'a/x'", "directly"),
         (agent("a", "true") + phase("p", depends_on=["p"]), [], 10, "a cycle: p → p", "take one"),
-        (agent("a", "true") + phase("p", network=["x.org"]), [], 18, "'p': network", "none"),
+        (
+            '[workspace]\nmount = "landlock"\n'
+            + agent("a", "true")
+            + phase("p", network=["x.org"]),
+            [],
+            18,
+            "'p': network",
+            "none",
+        ),
         ("[[phase]\n", [], 10, "not TOML", ""),
     ],
 )
@@ -153,8 +161,13 @@ def test_host_without_bubblewrap(fleet: Fleet, tmp_path: Path) -> None:
     for name in ("sh", "git"):
         (programs / name).symlink_to(str(shutil.which(name)))
 
+    fleet.configure('[workspace]\nrequire = ["jail"]\n' + agent("a", "true") + phase("p"))
+
     done = nanosup(fleet.top, "up", env={"PATH": str(programs)})
 
+    assert_one_line(done, 18, "jail", "better tier")
+    fleet.configure('[workspace]\nmount = "kernel"\n' + agent("a", "true") + phase("p"))
+    done = nanosup(fleet.top, "up", env={"PATH": str(programs)})
     assert_one_line(done, 18, "bubblewrap", "apt install bubblewrap")
     assert not fleet.board.exists()
 
