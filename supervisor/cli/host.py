@@ -1,4 +1,4 @@
-"""Commands about this host and this repository: `init`, `doctor`."""
+"""Commands about this host and this repository: `init`, `doctor`, `redteam`."""
 
 from __future__ import annotations
 
@@ -25,3 +25,14 @@ def doctor(as_json: bool) -> int:
     from supervisor.commands import doctor as command
 
     return command.run(as_json=as_json)
+
+
+@cli.command()
+@json_flag
+@click.option("--tier", type=click.Choice(["fuse", "kernel", "landlock"]), help="Only this one.")
+@click.option("--control", is_flag=True, help="Also run the harmless ones with no protection.")
+def redteam(as_json: bool, tier: str | None, control: bool) -> int:
+    """Try to break out of lanes on this host, and report what stopped each attempt."""
+    from supervisor.commands import redteam as command
+
+    return command.run(as_json=as_json, only=tier, control=control)
