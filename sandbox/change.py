@@ -7,6 +7,7 @@ import os
 import stat
 
 from sandbox import layer
+from sandbox.allowance import ENTRY_BYTES
 from sandbox.attributes import Change, without_privilege
 from sandbox.caller import Caller, locks_by_group
 from sandbox.node import Directory, Handle, Node, Place
@@ -149,6 +150,7 @@ class Changes:
             raise OSError(errno.ENOENT, "directory is gone")
         if name in overlay.children(parent):
             raise OSError(errno.EEXIST, "exists")
+        upper.claim(ENTRY_BYTES)
         overlay.lift(parent)
         return upper, upper.fd(parent)
 
@@ -221,6 +223,7 @@ class Changes:
             # What remains has one name less, which a layer cannot say.
             overlay.lift(node)
         fd = upper.fd(parent)
+        upper.note_freed()
         overlay.anchor(node)
         if node.place is not Place.UPPER:
             upper.make_whiteout(fd, name)
@@ -248,6 +251,7 @@ class Changes:
             raise OSError(errno.ENOTEMPTY, "not empty")
         overlay.lift(parent)
         fd = upper.fd(parent)
+        upper.note_freed()
         overlay.anchor(node)
         if node.place is not Place.UPPER:
             upper.make_whiteout(fd, name)
@@ -292,6 +296,8 @@ class Changes:
             # The kernel says the same before each write to such a file, by anybody; the bits
             # are then taken away by the write.
             return
+        if change.size is not None:
+            upper.note_freed()
         overlay.lift(node, size=change.size)
         if change.size is not None:
             self._truncate(node, change.size, handle, caller)

@@ -11,6 +11,7 @@ import os
 import stat
 
 from sandbox import layer
+from sandbox.allowance import ENTRY_BYTES
 from sandbox.merge import Merge
 from sandbox.node import Directory, Node, Place, Smudged
 from sandbox.smudge import to_worktree
@@ -89,6 +90,7 @@ class CopyUp:
         has_links = node.place is Place.LAYER and node.extra is not None and node.extra.links
         if has_links:
             self._merge.complete_links(node)
+        upper.claim(ENTRY_BYTES)
         parent_fd = upper.fd(parent)
         before = os.fstat(parent_fd)
         temporary = upper.temporary()
@@ -174,7 +176,9 @@ class CopyUp:
             assert self._tree is not None and node.oid is not None
             if size != 0:
                 data = self._content(node)
-                write_all(fd, data if size is None else data[:size])
+                data = data if size is None else data[:size]
+                self._upper.claim(len(data))
+                write_all(fd, data)
             uid, gid = self._uid, self._gid
             times = (self._epoch_ns, self._epoch_ns)
         else:
@@ -182,6 +186,7 @@ class CopyUp:
             try:
                 status = os.fstat(source)
                 length = status.st_size if size is None else min(size, status.st_size)
+                self._upper.claim(min(length, status.st_blocks * 512))
                 copy_sparse(source, fd, length)
                 self._copy_xattrs(f"/proc/self/fd/{source}", f"/proc/self/fd/{fd}")
             finally:

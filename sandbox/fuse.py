@@ -445,6 +445,11 @@ class Adapter(pyfuse3.Operations):
             found.f_bavail,
         )
         data.f_files, data.f_ffree, data.f_favail = found.f_files, found.f_ffree, found.f_favail
+        allowance = self._overlay.upper and self._overlay.upper.allowance
+        if allowance:
+            left = allowance.left_bytes // data.f_frsize
+            data.f_blocks = allowance.limit_bytes // data.f_frsize
+            data.f_bfree, data.f_bavail = min(left, data.f_bfree), min(left, data.f_bavail)
         data.f_namemax = layer.NAME_MAX
         return data
 

@@ -350,6 +350,15 @@ def _pidfd() -> Row:
     return Row(mechanism=Mechanism.PIDFD, ok=True, needed=True, detail=how)
 
 
+def counts_processes_by_namespace() -> bool:
+    """Whether RLIMIT_NPROC counts for each user namespace, and not for the user (Linux 5.14)."""
+    return _release() >= (5, 14)
+
+
+def _release() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+
+
 def _cgroups() -> Row:
     v2 = "/sys/fs/cgroup"
     if os.path.exists(f"{v2}/cgroup.controllers"):

@@ -77,6 +77,9 @@ class JailSpec:
         env: the whole environment of the command.
         uid, gid: of the command, inside and outside.
         host_network: share the host's network; else an empty network namespace, with loopback.
+        resources: resource.RLIMIT_* → limit, soft and hard, of each process in there.
+        shm_bytes: size of /dev/shm; None: the kernel's default, half of the memory.
+        groups: descriptors to get into the lane's control groups by (`cgroup.py`).
         netns: descriptor of the lane's network namespace (`netns.py`); None: bubblewrap makes one.
         tty: the command has a terminal of its own on 0, 1 and 2 and keeps it as controlling.
     """
@@ -92,6 +95,9 @@ class JailSpec:
     files: tuple[File, ...] = ()
     symlinks: tuple[Symlink, ...] = ()
     host_network: bool = False
+    resources: Mapping[int, int] = field(default_factory=dict)
+    groups: tuple[int, ...] = ()
+    shm_bytes: int | None = None
     netns: int | None = None
     tty: bool = False
 
@@ -182,7 +188,8 @@ def bwrap_options(spec: JailSpec) -> list[str]:
         "--die-with-parent",
         *("--json-status-fd", str(STATUS_FD), "--block-fd", str(BUILT_FD)),
         *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
-        *("--perms", "1777", "--tmpfs", "/dev/shm", "--mqueue", "/dev/mqueue"),
+        *("--perms", "1777", *_size(spec.shm_bytes), "--tmpfs", "/dev/shm"),
+        *("--mqueue", "/dev/mqueue"),
         *("--remount-ro", "/dev"),
     ]
     for operation in ordered:
@@ -213,12 +220,15 @@ def _spell(operation: Operation, file_fds: Mapping[str, int]) -> Iterable[str]:
         case Bind(source, target, writable):
             return ("--bind" if writable else "--ro-bind", source, target)
         case Mask(target, _, mode, size_bytes):
-            size = () if size_bytes is None else ("--size", str(size_bytes))
-            return ("--perms", f"{mode:04o}", *size, "--tmpfs", target)
+            return ("--perms", f"{mode:04o}", *_size(size_bytes), "--tmpfs", target)
         case File(target, _):
             return ("--perms", "0444", "--ro-bind-data", str(file_fds[target]), target)
         case Symlink(target, points_to):
             return ("--symlink", points_to, target)
+
+
+def _size(size_bytes: int | None) -> tuple[str, ...]:
+    return () if size_bytes is None else ("--size", str(size_bytes))
 
 
 def _below(path: str, directory: str) -> bool:

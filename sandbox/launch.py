@@ -49,10 +49,11 @@ def start(
     check_anchors(spec)
     staged = stage.apply(spec)
     options = "\0".join(jail.bwrap_options(staged)).encode(errors="surrogateescape")
+    resources = {**spec.resources, **(limits or {})}
     entry = None
     if features.has_entry:
         filter_program = (seccomp or assemble(features.machine)) if features.seccomp else None
-        entry = entry_of(spec, features, limits=limits or {}, filter_program=filter_program)
+        entry = entry_of(spec, features, limits=resources, filter_program=filter_program)
     opened: list[int] = []
 
     def own(fd: int) -> int:
@@ -84,8 +85,9 @@ def start(
             fds=fds,
             uid=spec.uid,
             gid=spec.gid,
-            limits={} if entry is not None else limits or {},
+            limits={} if entry is not None else resources,
             terminal=spec.tty,
+            groups=spec.groups,
             netns=spec.netns,
             scoped=features.scoped,
         )

@@ -12,6 +12,8 @@ import os
 import re
 from dataclasses import dataclass
 
+from sandbox.cgroup import PREFIX
+
 _KILLED = re.compile(rb"Killed process (\d+) \((.*?)\)")
 _COUNT = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
@@ -50,6 +52,11 @@ class OomWatch:
             if match := _KILLED.search(record):
                 found.append(Victim(int(match[1]), match[2].decode(errors="replace")))
         return tuple(found)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether nothing but the lane is counted (`cgroup.made`)."""
+        return any(f"/{PREFIX}" in path for path in self._counters)
 
     def has_counted(self) -> bool:
         """Whether a process of the lane's memory cgroup was killed since."""

@@ -16,7 +16,6 @@ from collections.abc import MutableSequence
 from sandbox.attributes import Attributes, from_status, without_privilege
 from sandbox.copyup import CopyUp, content_of
 from sandbox.counter import Kind
-from sandbox.errors import MountError
 from sandbox.merge import Merge
 from sandbox.node import ROOT_INO, Answer, Directory, Handle, Node, Place, Smudged
 from sandbox.spec import MountSpec
@@ -80,9 +79,7 @@ class Overlay:
         self.upper: Upper | None = None
         self._statfs_fd = -1
         if spec.upper is not None:
-            if spec.work is None:
-                raise MountError("an upper directory needs a work directory beside it")
-            self.upper = Upper(spec.upper, spec.work, self.root, fd_limit=fd_limit // 2)
+            self.upper = Upper.of(spec, self.root, fd_limit=fd_limit // 2)
             self._found_root()
         else:
             base = spec.layers[-1] if spec.layers else spec.git_dir
@@ -301,7 +298,7 @@ class Overlay:
             raise OSError(errno.EROFS, "read-only")
         if handle.node.mode & 0o6000:
             self.drop_privilege(handle)
-        return os.pwrite(handle.fd, data, offset)
+        return self.upper.write(handle.fd, data, offset)
 
     def drop_privilege(self, handle: Handle) -> None:
         """Clears set-user-ID and set-group-ID bits unless the opener is exempt."""

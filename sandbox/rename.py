@@ -36,6 +36,7 @@ class Renames:
         """
         overlay = self._overlay
         upper = overlay.require_upper()
+        upper.note_freed()
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise OSError(errno.EINVAL, "unknown flags")
         if len(new_name) > 255:

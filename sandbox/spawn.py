@@ -38,6 +38,7 @@ class Image:
         uid, gid: to become, when root; else one's own.
         limits: resource.RLIMIT_* → limit, soft and hard. Never above the present hard limit.
         terminal: one of the descriptors 0 to 2 is a terminal, which is to be the controlling one.
+        groups: descriptors of files to write `0` to, to be in the lane's control groups.
         netns: descriptor of the network namespace to be in; None: one's own.
         scoped: no signals to, and no abstract unix sockets of, anything outside (landlock).
     """
@@ -48,6 +49,7 @@ class Image:
     gid: int
     limits: Mapping[int, int] = field(default_factory=dict)
     terminal: bool = False
+    groups: tuple[int, ...] = ()
     netns: int | None = None
     scoped: bool = False
 
@@ -115,6 +117,8 @@ def _become(image: Image, keeper: int, complaint: int) -> NoReturn:
     try:
         if not image.terminal:
             os.setsid()
+        for group in image.groups:
+            os.write(group, b"0")
         if image.netns is not None:
             syscalls.setns(image.netns, syscalls.CLONE_NEWNET)
         _private_proc()

@@ -21,6 +21,7 @@ class MountSpec:
         gid: its group.
         allow_other: whether users other than the server's may enter.
         grafts: repository-relative paths shown as empty directories where nothing is.
+        limit_bytes: how much `upper` may take; None: as much as there is.
         object_dirs: further object directories to look in.
     """
 
@@ -36,3 +37,4 @@ class MountSpec:
     allow_other: bool = False
     grafts: tuple[str, ...] = ()
     object_dirs: tuple[str, ...] = ()
+    limit_bytes: int | None = None

@@ -10,10 +10,13 @@ import errno
 import os
 import stat
 from collections import deque
+from typing import Self
 
 from sandbox import layer
+from sandbox.allowance import Allowance
 from sandbox.errors import MountError
 from sandbox.node import Directory, Node
+from sandbox.spec import MountSpec
 
 _OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -40,6 +43,17 @@ class Upper:
             )
         self._root = root
         self._clear_work()
+        self.allowance: Allowance | None = None
+
+    @classmethod
+    def of(cls, spec: MountSpec, root: Directory, *, fd_limit: int) -> Self:
+        """That of a mount. What is in it already counts. Raises MountError."""
+        if spec.upper is None or spec.work is None:
+            raise MountError("an upper directory needs a work directory beside it")
+        made = cls(spec.upper, spec.work, root, fd_limit=fd_limit)
+        if spec.limit_bytes is not None:
+            made.allowance = Allowance(spec.limit_bytes, (root.fd, made.work_fd))
+        return made
 
     def _clear_work(self) -> None:
         # What a killed server was about to move into place; nobody has seen it.
@@ -57,6 +71,24 @@ class Upper:
         os.close(self.work_fd)
         os.close(self._root.fd)
         self._root.fd = -1
+
+    # -- how much
+
+    def write(self, fd: int, data: bytes | memoryview[int], offset: int) -> int:
+        """pwrite(2), within the allowance."""
+        if self.allowance is not None:
+            return self.allowance.write(fd, data, offset)
+        return os.pwrite(fd, data, offset)
+
+    def claim(self, size: int) -> None:
+        """Counts bytes that are about to be added. Raises OSError (ENOSPC)."""
+        if self.allowance is not None:
+            self.allowance.claim(size)
+
+    def note_freed(self) -> None:
+        """Something was removed, or is about to be."""
+        if self.allowance is not None:
+            self.allowance.note_freed()
 
     # -- directories
 

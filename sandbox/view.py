@@ -99,6 +99,8 @@ class Lane:
         hidden: directories that must not be seen wherever they are: the board, git common dirs.
         extra: whatever else is to be shown, e.g. a writable directory of an agent.
         env: set last, so it wins.
+        resources, groups: as in `JailSpec`.
+        memory_bytes: how much what is kept in memory may take: /dev/shm, directories without one.
         way_out: the lane's own network namespace; None: the host's, or one without.
     """
 
@@ -123,6 +125,9 @@ class Lane:
     env: Mapping[str, str] = field(default_factory=dict)
     host_network: bool = False
     way_out: WayOut | None = None
+    resources: Mapping[int, int] = field(default_factory=dict)
+    groups: tuple[int, ...] = ()
+    memory_bytes: int | None = None
     hostname: str = "lane"
     tty: bool = False
 
@@ -145,8 +150,10 @@ def jail_of(lane: Lane, ground: Ground) -> JailSpec:
             hint="run nanosup with HOME set to a directory outside of the repository",
         )
     tmp: list[Mask | Bind] = [
-        Bind(lane.tmp, "/tmp", writable=True) if lane.tmp else Mask("/tmp", True, 0o1777),
-        Mask("/var/tmp", True, 0o1777),
+        Bind(lane.tmp, "/tmp", writable=True)
+        if lane.tmp
+        else Mask("/tmp", True, 0o1777, lane.memory_bytes),
+        Mask("/var/tmp", True, 0o1777, lane.memory_bytes),
     ]
     binds = [
         *(place for place in tmp if isinstance(place, Bind)),
@@ -173,6 +180,9 @@ def jail_of(lane: Lane, ground: Ground) -> JailSpec:
         files=tuple(_accounts(lane, ground)),
         symlinks=tuple(Symlink(at, to) for to, at in ground.links),
         host_network=lane.host_network,
+        resources=lane.resources,
+        groups=lane.groups,
+        shm_bytes=lane.memory_bytes,
         netns=lane.way_out.netns if lane.way_out else None,
         tty=lane.tty,
     )

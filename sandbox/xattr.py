@@ -46,6 +46,7 @@ class Xattrs:
 
     def set(self, node: Node, name: bytes, value: bytes) -> None:
         """setxattr(2). Raises OSError (EPERM for those of the format, EOPNOTSUPP for ACLs)."""
+        self._overlay.require_upper().claim(len(name) + len(value))
         path = self._writable_path(node, name)
         try:
             os.setxattr(path[0], name, value, follow_symlinks=path[1])

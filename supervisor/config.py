@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from sandbox.allowlist import Allowlist, AllowlistError
 from sandbox.tier import requirement_names
 from supervisor import ijson
+from supervisor.constraint import check_network, resolve
 from supervisor.errors import ConfigError
 from supervisor.gate import gated, shipped, with_default
 from supervisor.graph import Graph, check_name, default_phases, nearest
@@ -233,7 +233,7 @@ def _phase(
         )
     if len(set(agents)) != len(agents):
         raise ConfigError(f"{where}: an agent is named twice in agents", hint="name it once")
-    _check_network(table.network, where)
+    check_network(table.network, where)
     phase = Phase(
         max_rounds=workspace.max_rounds,
         name=table.name,
@@ -255,27 +255,9 @@ def _phase(
         backoff_s=table.backoff_s,
         carry=table.carry,
         log_limit=workspace.log_limit if table.log_limit is None else table.log_limit,
+        limits=resolve(table.limits, f"{where}: limits"),
     )
     return gated(phase, table, where, top)
-
-
-def _check_network(network: str | Words, where: str) -> None:
-    if isinstance(network, str):
-        if network not in ("none", "host"):
-            raise ConfigError(
-                f'{where}: network: expected "none", "host" or a list of host names, '
-                f"got {network!r}",
-                hint=f'for one host: network = ["{network}"]',
-            )
-        return
-    try:
-        Allowlist.of(network)
-    except AllowlistError as error:
-        raise ConfigError(
-            f"{where}: network: {error}",
-            hint='expected such as "example.org", "*.example.org:443", "127.0.0.1:8080", '
-            '"10.1.0.0/16"',
-        ) from None
 
 
 def _prompt(table: PhaseTable, where: str, top: Path, known: Mapping[str, str]) -> str:
@@ -320,6 +302,7 @@ def _agent(name: str, table: AgentTable, workspace: Workspace) -> Agent:
         end_grace_s=base.end_grace_s if table.end_grace_s is None else table.end_grace_s,
         rate_limited=table.rate_limited or base.rate_limited,
         not_logged_in=table.not_logged_in or base.not_logged_in,
+        limits=resolve(table.limits, f"agents.{name}.limits").over(base.limits),
     )
 
 

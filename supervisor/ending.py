@@ -17,6 +17,7 @@ class Cause(Enum):
     DONE = "it said that it was done, and then nothing more"
     REQUEST = "somebody asked for it"
     MOUNT = "its file system went away"
+    DISK = "it had more on disk than limits.disk"
 
 
 @dataclass(frozen=True, slots=True)

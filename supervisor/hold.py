@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,7 @@ from sandbox.namespace import Stage
 from sandbox.repository import Repository
 from sandbox.spec import MountSpec
 from sandbox.tier import Tier, choose
+from supervisor.bounds import check_limits
 from supervisor.config import Config
 from supervisor.lane import CHANGES, OBJECTS, LaneDir
 from supervisor.lodging import rooms
@@ -47,6 +49,8 @@ def enforced(features: Features, wanted: Config) -> Tier:
     tier = choose(features, wanted.workspace.mount, wanted.workspace.require)
     for phase in wanted.graph.order:
         check_network(tier, phase)
+        for name, why in check_limits(phase, wanted.agents, tier).items():
+            print(f"nanosup: phase {phase.name!r}: limits.{name}: {why}", file=sys.stderr)
     return tier
 
 
@@ -154,6 +158,7 @@ class Hold:
             stdout=stdout,
             stderr=stderr,
             lock=lock.fileno(),
+            limits=seen.resources,
         )
 
     def _rooms(self) -> str:

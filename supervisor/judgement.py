@@ -53,6 +53,10 @@ def _state(
             return AttemptState.STALLED, said
         case Cause.REQUEST:
             return AttemptState.REVOKED, "ended on request"
+        case Cause.DISK:
+            allowed = phase.limits.disk
+            more = "" if allowed is None else f" = {allowed} bytes"
+            return AttemptState.FAILED, f"more on disk than limits.disk{more}"
         case Cause.MOUNT:
             return AttemptState.LOST, "the lane's file system went away: its server died"
         case Cause.DONE if result is not None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from sandbox.limit import Limits
+
 LOG_LIMIT = 1 << 30
 """Bytes that a log may take, unless the configuration says otherwise."""
 
@@ -76,6 +78,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         end_grace_s: seconds of silence after such a line after which the lane is ended.
         rate_limited: it may go on later: its provider lets it wait.
         not_logged_in: it cannot go on before a person has done something.
+        limits: for phases that do not say themselves.
     """
 
     name: str
@@ -90,6 +93,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     end_grace_s: float = 10.0
     rate_limited: Symptom = Symptom()
     not_logged_in: Symptom = Symptom()
+    limits: Limits = Limits()
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,6 +114,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         gate: the first output is JSON with a verdict, and nothing downstream starts on "fail".
         max_rounds: how often the gate may open the write phase again.
         schemas: JSON Schema of an output, by its name.
+        limits: how much of the host a lane may use.
     """
 
     name: str
@@ -135,3 +140,4 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     on_fail: OnFail = OnFail.REJECT
     max_rounds: int = 2
     schemas: dict[str, Any] = {}
+    limits: Limits = Limits()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from sandbox.tier import choose
 from supervisor import artifact, clock, credential, lineage, prompt, pulse, room
 from supervisor.attempt import Attempt
 from supervisor.board import Board, SprintDir
+from supervisor.bounds import Bounds, bounded
 from supervisor.contract import Inspector
-from supervisor.egress import opened
 from supervisor.errors import ArtifactError, BoardError
 from supervisor.graph import Graph
 from supervisor.hold import Hold, check_network
@@ -105,15 +105,12 @@ class Run:
         with ExitStack() as stack:
             lock = stack.enter_context(locked(self._lane))
             stage, mountpoint = hold.enter(self._lane)
-            mounted = self._mount_spec(repo, mountpoint, uid, gid)
+            bounds = stack.enter_context(self._bounded(agent, uid, gid))
+            mounted = bounds.of_mount(self._mount_spec(repo, mountpoint, uid, gid))
             server = hold.mount(repo, mounted, self._lane, self._phase, self._shares(repo), lock)
             stack.enter_context(server)
             made = self._make_git(repo, uid, gid)
             server.await_ready()
-            out = opened(
-                self._phase, self._attempt.n, self._sprint.journal, uid, gid, self._features
-            )
-            way_out = stack.enter_context(out)
             vigil = Vigil(
                 self._phase,
                 self._tell,
@@ -133,7 +130,7 @@ class Run:
                 )
             )
             jailed = hold.start(
-                self._view(repo, agent, text, mountpoint, made, way_out, uid, gid),
+                bounds.of_lane(self._view(repo, agent, text, mountpoint, made, uid, gid)),
                 self._survey(repo, agent, uid),
                 stage,
                 stdio=session.stdio(uid, gid),
@@ -142,7 +139,7 @@ class Run:
             stack.enter_context(jailed)
             server.attend(jailed.pid)
             lane_pulse = self._announce(jailed.pid, server)
-            ending = session.watch(vigil, jailed, server, lane_pulse.refresh)
+            ending = session.watch(vigil, jailed, server, bounds.looked_after(lane_pulse.refresh))
             if not ending.stuck:
                 jailed.kill()
                 self.end = jailed.wait()
@@ -172,6 +169,11 @@ class Run:
         """Undoes the sealing of a fenced attempt: its layer is nobody's, and goes back."""
         if os.path.isdir(self._layer):
             os.rename(self._layer, self._lane.upper)
+
+    def _bounded(self, agent: Agent, uid: int, gid: int) -> AbstractContextManager[Bounds]:
+        tier, lane = self._hold.tier, self._lane
+        where = (self._phase, agent, lane, self._attempt, self._sprint, tier, self._features)
+        return bounded(*where, ids=(uid, gid))
 
     def _agent(self) -> Agent:
         if self._order.command is not None:
@@ -255,7 +257,6 @@ class Run:
         text: str,
         mountpoint: str,
         made: gitdir.GitDir,
-        way_out: view.WayOut | None,
         uid: int,
         gid: int,
     ) -> view.Lane:
@@ -284,7 +285,6 @@ class Run:
             extra=(*self._hold.tells(mountpoint), *(Bind(empty, mask) for mask in made.masks)),
             env=variables(self._record, phase, n, agent, os.environ, where),
             host_network=phase.network == "host",
-            way_out=way_out,
             tty=self._order.tty,
         )
 

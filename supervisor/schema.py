@@ -48,6 +48,32 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     require: Words = ()
 
 
+Size = Annotated[int, Meta(ge=1, le=1 << 60)] | Annotated[str, Meta(max_length=32)]
+Count = Annotated[int, Meta(ge=1, le=1 << 22)]
+
+
+class LimitsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`limits`: how much of the host a lane may use.
+
+    Attributes:
+        memory: bytes, or such as "4G"; page cache and what is kept in /dev/shm included.
+        pids: processes and threads.
+        cpu: processors, e.g. 1.5.
+        disk: bytes that the lane may have on disk.
+        open_files: of each process.
+        processes: as pids, without a control group.
+        required: true, or names: without these nothing is started.
+    """
+
+    memory: Size | None = None
+    pids: Count | None = None
+    cpu: Annotated[float, Meta(ge=0.01, le=4096)] | None = None
+    disk: Size | None = None
+    open_files: Count | None = None
+    processes: Count | None = None
+    required: bool | Words = False
+
+
 class AgentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[agents.NAME]`: a preset and changes to it, or a command."""
 
@@ -63,6 +89,7 @@ class AgentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     end_grace_s: Annotated[float, Meta(ge=0, le=3600)] | None = None
     rate_limited: Symptom | None = None
     not_logged_in: Symptom | None = None
+    limits: LimitsTable = LimitsTable()
 
 
 class PhaseTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,6 +119,7 @@ class PhaseTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     on_fail: OnFail | None = None
     max_rounds: Rounds | None = None
     schemas: dict[str, str] = {}
+    limits: LimitsTable = LimitsTable()
 
 
 class Hooks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

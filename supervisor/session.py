@@ -13,7 +13,7 @@ from sandbox.end import End, Signaled
 from sandbox.held import Held
 from sandbox.oom import OomWatch
 from supervisor import clock, log, room, sign, symptom, tail
-from supervisor.ending import Ending, Result
+from supervisor.ending import Cause, Ending, Result
 from supervisor.finale import Finale
 from supervisor.judgement import exit_of, judge
 from supervisor.log import Log, Logs
@@ -106,7 +106,7 @@ class Session:
         return None, self._logs[0].fd, self._logs[1].fd
 
     def watch(
-        self, vigil: Vigil, child: Held, server: Mount, refresh: Callable[[], None]
+        self, vigil: Vigil, child: Held, server: Mount, refresh: Callable[[], Cause | None]
     ) -> Ending:
         """Watches the command to its end. What it left running, or cannot be killed, is told."""
         self._oom = OomWatch(child.agent or child.pid)
@@ -168,8 +168,9 @@ class Session:
                 who = "" if victim.pid == child.agent else f" its process {victim.name}"
                 return f"out of memory: the kernel killed{who or ' it'} (OOM killer)"
         killed = isinstance(end, Signaled) and end.signal == _SIGKILL
-        if killed and self._oom.has_counted():
-            return "out of memory: the kernel killed it (OOM killer)"
+        if (killed or self._oom.is_own) and self._oom.has_counted():
+            who = "it" if killed else "one of its processes"
+            return f"out of memory: the kernel killed {who} (OOM killer)"
         return ""
 
     def _put_away(self) -> None:

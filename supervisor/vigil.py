@@ -90,14 +90,15 @@ class Vigil:
         server: Mount,
         *,
         sample: Callable[[], object],
-        refresh: Callable[[], None],
+        refresh: Callable[[], Cause | None],
         logs: Logs | None = None,
     ) -> Ending:
         """Returns when the command has ended; nothing of the jail is then left, but what is stuck.
 
         Args:
             sample: what has to change for the lane not to be taken for stalled (`sign.of`).
-            refresh: called every few seconds, to tell people how the lane is doing.
+            refresh: called every few seconds, to tell people how the lane is doing; says why it
+                has to be ended, if it has.
             logs: to be tended; None in the foreground.
         """
         poll = select.poll()
@@ -122,7 +123,9 @@ class Vigil:
                     if pulse is not None:
                         pulse.begin_anew(now, clock.suspended_s())
             if now >= refresh_at:
-                refresh()
+                cause = refresh()
+                if cause is not None and self._cause is None:
+                    self._end(child, cause)
                 if not halt.is_on:
                     self._look_whether_stopped(child)
                 refresh_at = now + _REFRESH_S

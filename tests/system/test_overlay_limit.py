@@ -1,0 +1,134 @@
+"""A lane's file system that may take only so much: who writes is told, and the host is spared."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mounting import enter_private_namespace, served, staged
+
+LIMIT = 4 << 20
+PIECE = b"x" * (128 << 10)
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Iterator[Path]:
+    enter_private_namespace()
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "big").write_bytes(os.urandom(3 << 20))
+    (base / "small").write_text("small")
+    stage = staged(tmp_path)
+    spec = replace(stage.writable(), limit_bytes=LIMIT)
+    with served(spec) as mounted:
+        yield mounted.mountpoint
+    assert taken(Path(spec.upper or "")) <= LIMIT + (1 << 20)
+
+
+def taken(directory: Path) -> int:
+    return sum(path.lstat().st_blocks * 512 for path in directory.rglob("*"))
+
+
+def fill(path: Path) -> int:
+    """Writes until there is no space; returns how much fitted."""
+    total = 0
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        while True:
+            total += os.write(fd, PIECE)
+    except OSError as error:
+        assert error.errno == errno.ENOSPC
+        return total
+    finally:
+        os.close(fd)
+
+
+def test_writing_ends_with_enospc_at_the_limit(top: Path) -> None:
+    assert LIMIT - 2 * len(PIECE) <= fill(top / "file") <= LIMIT
+
+
+def test_what_is_removed_can_be_written_again(top: Path) -> None:
+    fill(top / "file")
+    (top / "file").unlink()
+
+    assert fill(top / "other") >= LIMIT - 4 * len(PIECE)
+
+
+def test_what_is_cut_off_can_be_written_again(top: Path) -> None:
+    fill(top / "file")
+    os.truncate(top / "file", 0)
+
+    assert fill(top / "file") >= LIMIT - 4 * len(PIECE)
+
+
+def test_a_file_without_a_name_counts_while_it_is_open(top: Path) -> None:
+    fd = os.open(top / "file", os.O_WRONLY | os.O_CREAT)
+    os.unlink(top / "file")
+    total = 0
+    with pytest.raises(OSError, match="No space left") as raised:
+        while total <= LIMIT:
+            total += os.write(fd, PIECE)
+            (top / "touched").touch()
+            (top / "touched").unlink()
+    os.close(fd)
+
+    assert raised.value.errno == errno.ENOSPC
+    assert fill(top / "other") >= LIMIT - 8 * len(PIECE)
+
+
+def test_writing_in_place_goes_on_at_the_limit(top: Path) -> None:
+    fill(top / "file")
+    fd = os.open(top / "file", os.O_WRONLY)
+
+    assert os.pwrite(fd, PIECE, 0) == len(PIECE)
+    with pytest.raises(OSError, match="No space left"):
+        os.pwrite(fd, PIECE, 1 << 30)
+    os.close(fd)
+
+
+def test_a_copy_up_counts(top: Path) -> None:
+    with open(top / "big", "r+b") as file:
+        file.write(b"y")
+
+    assert fill(top / "file") < LIMIT - (3 << 20)
+
+
+def test_a_copy_up_that_does_not_fit_changes_nothing(top: Path) -> None:
+    fill(top / "file")
+    before = (top / "big").read_bytes()
+
+    with pytest.raises(OSError, match="No space left"):
+        os.open(top / "big", os.O_WRONLY)
+    assert (top / "big").read_bytes() == before
+
+
+def test_empty_files_are_not_for_free(top: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        for number in range(LIMIT):
+            (top / f"f{number}").touch()
+
+    assert number <= LIMIT // 4096
+
+
+def test_a_mapping_counts_too(top: Path) -> None:
+    with open(top / "file", "w+b") as file:
+        file.truncate(LIMIT * 2)  # a hole
+        with mmap.mmap(file.fileno(), LIMIT * 2) as pages:
+            for at in range(0, LIMIT * 2, 4096):
+                pages[at] = 1
+            with pytest.raises(OSError, match=r"No space left|Input/output"):
+                pages.flush()
+                os.fsync(file.fileno())
+
+
+def test_df_says_how_much_there_is(top: Path) -> None:
+    found = os.statvfs(top)
+
+    assert found.f_blocks * found.f_frsize == LIMIT
+    fill(top / "file")
+    assert os.statvfs(top).f_bavail * found.f_frsize < 2 * len(PIECE)
