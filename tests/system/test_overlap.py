@@ -105,12 +105,17 @@ def test_one_sprint_builds_while_another_is_reviewed(make: Make) -> None:
 
 
 def test_an_up_beside_another_runs_its_own_sprint_and_the_turn_goes_in_order(make: Make) -> None:
-    fleet = make(GRAPH)
+    # A builds until the host says so: everybody else is there by then, however busy the machine.
+    held_up = "[ $NANOSUP_PHASE$NANOSUP_GOAL = buildA ] && [ ! -e go/on ]"
+    held = GRAPH.replace("sleep", f"while {held_up}; do sleep 0.02; done; sleep", 1)
+    fleet = make('[workspace]\nshare = ["go"]\n' + held)
+    (fleet.top / "go").mkdir()
     first = fleet.start("up", "--goal", "A")
     with fleet.events() as wait:
         wait("attempt.running", phase="build")
         second, third = fleet.start("up", "--goal", "B"), fleet.start("up", "--goal", "C")
         same = fleet.run("up", "--goal", "A")
+    (fleet.top / "go" / "on").touch()
     codes = [process.wait(60) for process in (first, second, third)]
 
     assert codes == [0, 0, 0]
