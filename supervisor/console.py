@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sandbox.tier import Tier, describe
+from supervisor import room
 from supervisor.board import Board
 from supervisor.decide import AttemptView, PhaseState, PhaseView
 from supervisor.footing import Footing
@@ -29,6 +30,7 @@ _STYLES = {
     PhaseState.FAILED: "bold red",
 }
 _PIPED_WIDTH = 160
+_FULL = "disk full: nothing starts before there is room"
 
 
 def open_console() -> Console:
@@ -68,6 +70,10 @@ def headline(sprint: SprintView, board: Board) -> Text:
         f"  {sprint.state.value}",
         (f"  base {sprint.record.base.commit[:10]}", "dim"),
         (f"  tier {'+'.join(tiers)}" if tiers else "", "dim"),
+        (
+            "  disk full: nothing starts before there is room" if room.is_full(board.path) else "",
+            "red",
+        ),
         goal,
     )
 

@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 import anyio
 
-from supervisor import pause
+from supervisor import pause, room
 from supervisor.board import Board, SprintDir
 from supervisor.decide import Bury, PhaseState, SprintState, Start, decide
 from supervisor.driving import driving
-from supervisor.errors import ArtifactError, SupervisorError
+from supervisor.errors import ArtifactError, BoardError, SupervisorError
 from supervisor.line import Place
 from supervisor.liveness import Liveness, Sight, can_see
 from supervisor.lost import bury
@@ -72,6 +72,7 @@ class Fleet:
         self._stopping: signal.Signals | None = None
         self._leaving = False
         self._arrived = False
+        self._is_full = False
         self._told = 0
         self._deaths = 0
         self._held_s = 0.0
@@ -97,14 +98,15 @@ class Fleet:
                 drive.arrived = self._arrived
                 return state
         finally:
-            self._place.leave()
+            with room.forgiving():
+                self._place.leave()
             self._quota.leave(self._sprint.id)
             self._watch.close()
 
     def stop(self, *, now: bool = False) -> None:
         """Ends the fleet: lanes get TERM and their grace, or with `now` KILL at once."""
         self._stopping = signal.SIGINT if now else signal.SIGTERM
-        self._sprint.journal.append("up.stopping", now=now)
+        self._sprint.journal.note("up.stopping", now=now)
         self._watch.nudge()
 
     def leave(self) -> None:
@@ -120,14 +122,15 @@ class Fleet:
             if self._leaving:
                 return seen.state
             if self._stopping is not None:
-                self._place.leave()
+                with room.forgiving():
+                    self._place.leave()
                 self._watch_processes(seen)
                 if not self._ask_to_stop(seen):
                     await self._await_keepers(seen)
                     return seen.state
                 await self._watch.changed(1.0)
                 continue
-            wake_s = self._act(seen)
+            wake_s = self._act_where_there_is_room(seen)
             # Those just started too: one that dies before it has claimed writes nothing down.
             self._watch_processes(seen)
             if wake_s == 0:
@@ -137,10 +140,24 @@ class Fleet:
             )
             if not busy:
                 await self._await_keepers(seen)
-                self._sprint.journal.append("sprint.ended", state=seen.state)
+                self._sprint.journal.note("sprint.ended", state=seen.state)
                 self._arrived = True
                 return seen.state
             await self._watch.changed(wake_s)
+
+    def _act_where_there_is_room(self, seen: SprintView) -> float:
+        """As `_act`. On a full disk nothing is begun; what runs goes on."""
+        was_full, self._is_full = self._is_full, room.is_full(self._board.path)
+        if not self._is_full:
+            try:
+                wake_s = self._act(seen)
+            except BoardError as error:
+                if not room.is_wanting(error):
+                    raise
+                self._is_full = True
+        if self._is_full != was_full:
+            self._sprint.journal.note("disk.full" if self._is_full else "disk.room")
+        return room.LOOK_S if self._is_full else wake_s
 
     def _act(self, seen: SprintView) -> float:
         """Carries out what is decided. Returns seconds until to look again; 0 = at once."""
@@ -204,11 +221,11 @@ class Fleet:
         self._hold_until = time.monotonic() + self._held_s
         if reason != self._complaint:
             self._complaint = reason
-            self._sprint.journal.append("up.waits", reason=reason)
+            self._sprint.journal.note("up.waits", reason=reason)
 
     def _bury(self, action: Bury) -> None:
         if bury(self._sprint.slot(action.phase), action.n, "its keeper died without an outcome"):
-            self._sprint.journal.append(
+            self._sprint.journal.note(
                 "attempt.ended", phase=action.phase, attempt=action.n, state=AttemptState.LOST
             )
 
@@ -223,6 +240,8 @@ class Fleet:
             if not _runs(pid):
                 # It lost a race for the claim or the turn, or could not even claim.
                 del self._starting[key]
+                if room.is_full(self._board.path):
+                    continue
                 self._duds += 1
                 if self._duds > 1:  # a race is lost once; more than that is something else
                     self._hold("keepers end before they have claimed anything")

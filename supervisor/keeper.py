@@ -21,7 +21,7 @@ import msgspec
 from sandbox import repository
 from sandbox.errors import SandboxError
 from sandbox.feature import Features
-from supervisor import clock, lineage, turn
+from supervisor import clock, lineage, room, turn
 from supervisor.attempt import Attempt
 from supervisor.board import Board, SprintDir
 from supervisor.errors import (
@@ -41,7 +41,7 @@ from supervisor.phase import Phase
 from supervisor.provenance import attest
 from supervisor.publish import publish_all
 from supervisor.readiness import check_ready
-from supervisor.record import AttemptState, Outcome
+from supervisor.record import AttemptState, Outcome, Trouble
 from supervisor.refusal import require
 from supervisor.run import Run
 
@@ -118,16 +118,22 @@ def _attempt(
     try:
         outcome = run.carry_out()
     except (SandboxError, SupervisorError) as error:
-        outcome = _failed(error.message)
+        outcome = _failed(error.message, error)
     except OSError as error:
-        outcome = _failed(f"{error.filename or 'a system call'}: {error.strerror}")
+        outcome = _failed(f"{error.filename or 'a system call'}: {error.strerror}", error)
     except Exception as error:
         traceback.print_exc()
         outcome = _failed(f"a fault in nanosup: {type(error).__name__}: {error}")
-    try:
+
+    def finish() -> Attempt:
         if outcome.state is AttemptState.COMPLETED:
-            outcome = attest(board, sprint, phase, attempt, outcome)
-        ended = slot.finish(attempt, outcome)
+            return slot.finish(attempt, attest(board, sprint, phase, attempt, outcome))
+        return slot.finish(attempt, outcome)
+
+    try:
+        ended = room.patiently(
+            finish, lambda: sprint.journal.note("disk.full", phase=phase.name, attempt=order.n)
+        )
     except FencedError:
         sprint.journal.note("attempt.fenced", phase=phase.name, attempt=order.n)
         run.withdraw()
@@ -146,9 +152,13 @@ def _attempt(
     return ended
 
 
-def _failed(reason: str) -> Outcome:
+def _failed(reason: str, error: Exception | None = None) -> Outcome:
     return Outcome(
-        state=AttemptState.FAILED, ended_at=clock.utc_now(), ended=stamp(), reason=reason
+        state=AttemptState.FAILED,
+        ended_at=clock.utc_now(),
+        ended=stamp(),
+        reason=reason,
+        trouble=Trouble.NO_SPACE if room.is_wanting(error) else None,
     )
 
 
@@ -177,4 +187,5 @@ def _turn(board: Board, sprint: SprintDir, order: Order) -> Iterator[None]:
     finally:
         # Before: whoever reads the journals finds no moment with two turns.
         sprint.journal.note("turn.released", phase=order.phase, attempt=order.n, turn=held.n)
-        turn.give_back(board, held)
+        with room.forgiving():  # who is dead has ended
+            turn.give_back(board, held)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 LOOK_S = 2.0
 
@@ -38,6 +39,14 @@ def is_full(path: str) -> bool:
     return free_bytes(path) < least or (seen.f_files > 0 and seen.f_ffree < _LEAST_INODES)
 
 
+def disk_document(path: str) -> dict[str, Any]:
+    """The file system of `path`, for `status --json`."""
+    try:
+        return {"full": is_full(path), "free_bytes": free_bytes(path)}
+    except OSError:  # there is no board yet
+        return {"full": False, "free_bytes": None}
+
+
 def is_wanting(error: BaseException | None) -> bool:
     """Whether it was for want of room that something failed."""
     while error is not None:
@@ -48,6 +57,16 @@ def is_wanting(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+@contextmanager
+def forgiving() -> Iterator[None]:
+    """Goes on without what could not be written for want of room."""
+    try:
+        yield
+    except Exception as error:
+        if not is_wanting(error):
+            raise
 
 
 def patiently(act: Callable[[], _Result], waiting: Callable[[], None]) -> _Result:

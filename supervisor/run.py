@@ -15,7 +15,6 @@ from sandbox import (
     gitdir,
     index,
     namespace,
-    replica,
     repository,
     seal,
     survey,
@@ -34,17 +33,17 @@ from supervisor.attempt import Attempt
 from supervisor.board import Board, SprintDir
 from supervisor.bounds import Bounds, bounded
 from supervisor.contract import Inspector
-from supervisor.errors import ArtifactError, BoardError
+from supervisor.errors import ArtifactError
 from supervisor.graph import Graph
 from supervisor.hold import Hold, check_network
 from supervisor.lane import (
     BEAT_FILE,
     LaneDir,
-    await_unlocked,
     locked,
     placeholders,
     variables,
 )
+from supervisor.layer import Layers
 from supervisor.lodging import seen_in
 from supervisor.mount import Mount
 from supervisor.order import Order
@@ -52,10 +51,9 @@ from supervisor.owner import stamp
 from supervisor.pause import paused_question
 from supervisor.phase import Agent, Phase
 from supervisor.record import AttemptState, Outcome, Output, Snapshot, Sprint
+from supervisor.relay import hand_over
 from supervisor.session import Finding, Session
 from supervisor.vigil import Vigil
-
-_PREDECESSOR_S = 10.0
 
 
 class Run:
@@ -83,6 +81,7 @@ class Run:
         self._order = order
         self._features = features
         self._lane = LaneDir(attempt.lane_path)
+        self._layers = Layers(board, sprint)
         self._started = time.monotonic()
         assert attempt.owner.snapshot is not None
         self._snapshot: Snapshot = attempt.owner.snapshot
@@ -190,19 +189,19 @@ class Run:
             goal=self._record.goal,
             inputs=owner.inputs,
             judged_by=lineage.judged_in(Graph(self._record.phases), phase, owner.inputs),
+            handoff=hand_over(repo, self._sprint, phase, self._attempt, self._layers),
         )
         Path(lane.prompt).write_text(text, encoding="utf-8")
         credential.copy(agent.credentials, Path.home(), Path(lane.home), uid=uid, gid=gid)
-        for layer in self._snapshot.carried:
-            await_unlocked(self._lane_of(layer), _PREDECESSOR_S)
         return text
 
     def _mount_spec(self, repo: Repository, mountpoint: str, uid: int, gid: int) -> MountSpec:
         phase, seen = self._phase, self._snapshot
+        carried = self._layers.there(seen.carried)
         return MountSpec(
             git_dir=str(repo.common_dir),
             tree=seen.base_tree,
-            layers=(*map(self._layer_dir, seen.layers), *self._carried().values()),
+            layers=(*map(self._layers.path, seen.layers), *carried.values()),
             upper=self._lane.upper if phase.access.writes else None,
             work=self._lane.work if phase.access.writes else None,
             mountpoint=mountpoint,
@@ -211,7 +210,7 @@ class Run:
             gid=gid,
             allow_other=os.getuid() != uid,
             grafts=(".git", *phase.scratch, *(path for _, path in self._shares(repo))),
-            object_dirs=self._object_dirs(),
+            object_dirs=self._layers.object_dirs,
         )
 
     def _held(self, uid: int) -> Hold:
@@ -232,8 +231,8 @@ class Run:
             epoch_ns=self._hold.epoch_ns(seen),
             uid=uid,
             gid=gid,
-            layers=[Path(self._layer_dir(layer)) for layer in seen.layers],
-            object_dirs=[Path(path) for path in self._object_dirs()],
+            layers=[Path(self._layers.path(layer)) for layer in seen.layers],
+            object_dirs=[Path(path) for path in self._layers.object_dirs],
             location=str(repo.root) if self._hold.changes is not None else None,
         )
         refs = cache / "packed-refs"
@@ -332,15 +331,15 @@ class Run:
 
     def _seal(self, repo: Repository) -> tuple[Snapshot, tuple[str, ...]]:
         """Makes a commit of what was written, and moves the upper to where layers are."""
-        carried = self._carried()
+        carried = self._layers.there(self._snapshot.carried)
         seen = msgspec.structs.replace(self._snapshot, carried=tuple(carried))
         done = seal.seal(
             repo,
             parent=seen.commit,
             layers=[*map(Path, carried.values()), Path(self._lane.upper)],
-            below=[Path(self._layer_dir(layer)) for layer in seen.layers],
+            below=[Path(self._layers.path(layer)) for layer in seen.layers],
             lane_git=Path(self._lane.git),
-            object_dirs=[Path(path) for path in self._object_dirs()],
+            object_dirs=[Path(path) for path in self._layers.object_dirs],
             message=f"{self._phase.name}: {self._record.goal or 'no goal given'}\n\n"
             f"Sprint: {self._record.id}\nAgent: {self._attempt.owner.agent}\n",
             author="{} <{}>".format(*gitdir.identity(repo)),
@@ -358,43 +357,8 @@ class Run:
         layer = os.path.basename(self._layer)
         return lineage.sealed(seen, layer, commit=done.commit, tree=done.tree), done.notes
 
-    def _layer_dir(self, layer: str) -> str:
-        """Where a layer is: among the sealed ones, or, of an attempt that failed, in its lane."""
-        published = self._board.layer_path(layer)
-        if os.path.isdir(published):
-            return published
-        lane = self._lane_of(layer)
-        if lane.is_confined and os.path.lexists(lane.manifest):
-            replica.settle(lane.tree, lane.manifest, lane.upper)
-        if not os.path.isdir(lane.upper):
-            raise BoardError(
-                f"layer {layer} is missing: neither {published} nor {lane.upper} is there",
-                hint="put it back, or begin a new sprint",
-            )
-        return lane.upper
-
-    def _carried(self) -> dict[str, str]:
-        """The layers of failed attempts that are carried on. One whose attempt was killed before
-        it had a lane, or that was made by hand, is not there: nothing was written in it."""
-        found = {}
-        for layer in self._snapshot.carried:
-            try:
-                found[layer] = self._layer_dir(layer)
-            except BoardError:
-                continue
-        return found
-
-    def _lane_of(self, layer: str) -> LaneDir:
-        """The lane of this sprint that made a layer."""
-        phase, n = layer.removeprefix(f"{self._record.id}-").rsplit("-", 1)
-        return LaneDir(self._sprint.slot(phase).attempt(int(n)).lane_path)
-
-    def _object_dirs(self) -> tuple[str, ...]:
-        path = self._board.objects_path
-        return (path,) if os.path.isdir(path) else ()
-
     def _alternates(self, repo: Repository) -> list[tuple[Path, str]]:
-        stores = [*repo.object_dirs, *map(Path, self._object_dirs())]
+        stores = [*repo.object_dirs, *map(Path, self._layers.object_dirs)]
         return self._hold.alternates(stores)
 
     def _shares(self, repo: Repository) -> tuple[tuple[str, str], ...]:

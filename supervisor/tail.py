@@ -10,7 +10,8 @@ _WINDOW_BYTES = 4096
 # every other control character; the C1 range too, which some terminals obey.
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"
-    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"
+    # No further than to the next escape: a search for the end would be quadratic in hostile text.
+    r"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?"
     r"|\x1b[ -/]*[0-~]"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
@@ -26,6 +27,15 @@ def last_words(fd: int, limit_bytes: int) -> str:
     size = os.fstat(fd).st_size
     data = os.pread(fd, limit_bytes, max(0, size - limit_bytes))
     return sanitize(data.decode(errors="replace"))
+
+
+def last_lines(path: str, *, lines: int, limit_bytes: int) -> list[str]:
+    """The last lines of a log, harmless for a terminal, from no more than its last bytes."""
+    try:
+        with open(path, "rb") as file:
+            return last_words(file.fileno(), limit_bytes).splitlines()[-lines:]
+    except OSError:
+        return []
 
 
 def last_line(path: str) -> str:

@@ -24,15 +24,18 @@ def status_document(
     sprints: list[SprintView],
     pulses: Mapping[tuple[str, str, int], Any],
     footings: Mapping[str, Footing] | None = None,
+    disk: Mapping[str, Any] | None = None,
 ) -> Any:
     """The answer of `status --json`.
 
     Args:
         pulses: (sprint, phase, attempt) → what its keeper last said of its processes.
         footings: sprint → what it is stacked on.
+        disk: `full` and `free_bytes` of the disk that the board is on.
     """
     footings = footings or {}
-    return {"sprints": [_sprint(s, pulses, footings.get(s.record.id)) for s in sprints]}
+    document = {"sprints": [_sprint(s, pulses, footings.get(s.record.id)) for s in sprints]}
+    return {**document, "disk": dict(disk)} if disk is not None else document
 
 
 def next_document(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from supervisor import place
+from supervisor import place, room
 from supervisor.board import Board
 from supervisor.decide import SprintState
 from supervisor.errors import NotFoundError
@@ -34,7 +34,12 @@ def run(*, sprint_id: str | None, as_json: bool, watch: bool, everything: bool) 
             for a in view.attempts
         }
         print(
-            json.dumps(status_document(seen, found, footings(here.board, seen)), ensure_ascii=False)
+            json.dumps(
+                status_document(
+                    seen, found, footings(here.board, seen), room.disk_document(here.board.path)
+                ),
+                ensure_ascii=False,
+            )
         )
         return 0
     if not seen:
