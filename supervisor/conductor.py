@@ -16,17 +16,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from supervisor import artifact, beat, clock, lineage, token, turn
+from supervisor import beat, clock, lineage, token, turn
 from supervisor.attempt import Attempt, describe_holder, describe_outcome
 from supervisor.board import Board, SprintDir
-from supervisor.contract import Inspector
 from supervisor.errors import FencedError, HeldError, TokenError
 from supervisor.giveway import give_way
 from supervisor.liveness import Liveness
 from supervisor.lost import bury_dead
 from supervisor.observe import observe
 from supervisor.owner import liveness, this_process
-from supervisor.provenance import attest
 from supervisor.readiness import check_ready
 from supervisor.record import AttemptState, Outcome, Owner, Snapshot
 from supervisor.refusal import require
@@ -124,6 +122,10 @@ def complete(board: Board, held: Token, files: Iterable[str], sealed: Snapshot |
         ArtifactError: a file is refused, or a required one missing. The claim stays as it was.
         BoardError: the board cannot be written.
     """
+    from supervisor import artifact
+    from supervisor.contract import Inspector
+    from supervisor.provenance import attest
+
     attempt = renew(board, held)
     sprint = board.sprint(held.sprint)
     phase = observe(sprint).graph[held.phase]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 
 from supervisor.errors import ConfigError
 from supervisor.phase import Access, OnFail, Phase
@@ -142,6 +141,8 @@ def check_name(name: str, kind: str) -> None:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names what was probably meant, or an empty string."""
+    from difflib import get_close_matches
+
     close = get_close_matches(name, list(known), n=1)
     return f"did you mean {close[0]!r}?" if close else ""
 

@@ -16,6 +16,8 @@ from supervisor.record import AttemptState, Sprint
 from supervisor.reset import resets
 from supervisor.slot import Slot
 
+ENDED = frozenset({SprintState.COMPLETED, SprintState.FAILED, SprintState.REJECTED})
+
 
 @dataclass(frozen=True, slots=True)
 class SprintView:

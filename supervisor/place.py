@@ -70,6 +70,24 @@ def choose(board: Board, sprint_id: str | None) -> SprintDir:
     return board.sprint(known[-1])
 
 
+def working_on(board: Board, goal: str | None) -> SprintDir | None:
+    """The sprint that work by hand belongs to: the last; with a goal the last of it that has not
+    ended. None: one is to be begun.
+
+    Raises:
+        BoardError: a sprint is damaged.
+    """
+    from supervisor.observe import ENDED, observe
+
+    for known in reversed(board.sprints()):
+        found = board.sprint(known)
+        if goal is None:
+            return found
+        if found.record.goal == goal and observe(found).state not in ENDED:
+            return found
+    return None
+
+
 def _place(top: Path, git_dir: Path) -> Place:
     named = os.environ.get("NANOSUP_STATE")
     state = Path(os.path.abspath(named)) if named else _common_dir(git_dir) / "nanosup"

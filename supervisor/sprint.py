@@ -13,10 +13,10 @@ from sandbox.snapshot import snapshot
 from supervisor import clock, name
 from supervisor.board import Board, SprintDir
 from supervisor.config import Config
-from supervisor.decide import SprintState
 from supervisor.errors import BlockedError, ConfigError
 from supervisor.observe import observe
 from supervisor.phase import Agent
+from supervisor.place import working_on
 from supervisor.record import Snapshot, Sprint
 from supervisor.schema import Hooks
 from supervisor.stack import foundation, sealed
@@ -24,7 +24,6 @@ from supervisor.stack import foundation, sealed
 # git takes a file for possibly changed ("racy") when its time is not older than the index's. So
 # what comes from the tree is shown as this much older than the sprint.
 _SETTLED_S = 60
-_ENDED = frozenset({SprintState.COMPLETED, SprintState.FAILED, SprintState.REJECTED})
 
 
 def begin(
@@ -87,12 +86,8 @@ def current(
     Raises:
         BlockedError: a new one is to be stacked on a sprint that has not sealed anything yet.
     """
-    for known in reversed(board.sprints()):
-        found = board.sprint(known)
-        if goal is None:
-            return found
-        if found.record.goal == goal and observe(found).state not in _ENDED:
-            return found
+    if (found := working_on(board, goal)) is not None:
+        return found
     config = wanted()
     return begin(board, repo, config, goal=goal or "", on=_on(board, repo, config))
 

@@ -6,10 +6,8 @@ The JSON is stable: keys may be added, and are never renamed or removed (docs/co
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sandbox.tier import UNSEEN, Tier
 from supervisor.decide import AttemptView, PhaseState, PhaseView
 from supervisor.footing import Footing
 from supervisor.history import round_of
@@ -18,6 +16,9 @@ from supervisor.observe import SprintView
 from supervisor.policy import Try
 from supervisor.readiness import beside
 from supervisor.record import Exit
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 def status_document(
@@ -86,6 +87,8 @@ def event_line(event: Event) -> str:
 
 def elapsed_s(attempt: AttemptView, now: datetime) -> float | None:
     """Seconds that an attempt has taken, or took, by the wall clock: only ever shown."""
+    from datetime import datetime
+
     try:
         started = datetime.fromisoformat(attempt.owner.claimed_at)
         ended = datetime.fromisoformat(attempt.outcome.ended_at) if attempt.outcome else now
@@ -132,6 +135,8 @@ def _footing(footing: Footing) -> dict[str, Any]:
 
 def _not_enforced(sprint: str, pulses: Mapping[tuple[str, str, int], Any]) -> list[str]:
     """What lanes of the sprint are not kept from, for want of namespaces."""
+    from sandbox.tier import UNSEEN, Tier
+
     tiers = {pulse.get("tier") for (known, _, _), pulse in pulses.items() if known == sprint}
     return list(UNSEEN) if Tier.LANDLOCK.value in tiers else []
 

@@ -27,8 +27,8 @@ def run(
     board = here.board
     if sprint_id is not None:
         chosen = board.sprint(sprint_id)
-    elif goal is None and (known := board.sprints()):
-        chosen = board.sprint(known[-1])
+    elif (known := place.working_on(board, goal)) is not None:
+        chosen = known
     else:
         from sandbox import repository
         from supervisor import config, sprint
