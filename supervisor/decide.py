@@ -7,8 +7,9 @@ at what is, never at what happened.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+import msgspec
 
 from supervisor import history, rework
 from supervisor.graph import Graph
@@ -36,8 +37,7 @@ class SprintState(StrEnum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseView:
+class PhaseView(msgspec.Struct, frozen=True):
     """A phase as observed, and what follows from it.
 
     Attributes:
@@ -74,8 +74,7 @@ class PhaseView:
         return done.verdict if done and self.state is PhaseState.COMPLETED else None
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """Claim attempt `n` of `phase` for `agent`, and run it."""
 
     phase: str
@@ -83,8 +82,7 @@ class Start:
     agent: str
 
 
-@dataclass(frozen=True, slots=True)
-class Bury:
+class Bury(msgspec.Struct, frozen=True):
     """Write down that attempt `n` of `phase` is lost: its owner is dead, and left no outcome."""
 
     phase: str
@@ -94,8 +92,7 @@ class Bury:
 Action = Start | Bury
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What is to be done now.
 
     Attributes:
@@ -268,9 +265,9 @@ def _pasts(
     for attempt in tried:
         past = _past(attempt)
         if done is not None and attempt.n <= done.n:
-            past = replace(past, state=AttemptState.COMPLETED)
+            past = msgspec.structs.replace(past, state=AttemptState.COMPLETED)
         elif not history.goes_on_from(attempt, ancestors, found):
-            past = replace(past, state=AttemptState.RELEASED)
+            past = msgspec.structs.replace(past, state=AttemptState.RELEASED)
         pasts.append(past)
     return pasts
 

@@ -7,7 +7,8 @@ say what it is still worth.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisor.board import Board
 from supervisor.decide import SprintState
@@ -17,8 +18,7 @@ from supervisor.observe import SprintView, observe
 _UNSOUND = frozenset({SprintState.FAILED, SprintState.REJECTED, SprintState.BLOCKED})
 
 
-@dataclass(frozen=True, slots=True)
-class Footing:
+class Footing(msgspec.Struct, frozen=True):
     """What a sprint is based on, as it stands now.
 
     Attributes:

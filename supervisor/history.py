@@ -8,14 +8,14 @@ something that is not there any more. Nothing is written down when that happens;
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisor.graph import Graph
 from supervisor.record import AttemptState, Outcome, Owner, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptView:
+class AttemptView(msgspec.Struct, frozen=True):
     """An attempt as observed.
 
     Attributes:

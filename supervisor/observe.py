@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from supervisor.attempt import Attempt
 from supervisor.board import SprintDir
@@ -19,8 +20,7 @@ from supervisor.slot import Slot
 ENDED = frozenset({SprintState.COMPLETED, SprintState.FAILED, SprintState.REJECTED})
 
 
-@dataclass(frozen=True, slots=True)
-class SprintView:
+class SprintView(msgspec.Struct, frozen=True):
     """A sprint as observed.
 
     Attributes:
@@ -54,7 +54,7 @@ def observe(sprint: SprintDir, *, refused: dict[str, str] | None = None) -> Spri
         seed=record.id,
     )
     still = paused(sprint)
-    phases = {n: replace(v, paused=still.covers(n)) for n, v in phases.items()}
+    phases = {n: msgspec.structs.replace(v, paused=still.covers(n)) for n, v in phases.items()}
     return SprintView(record, graph, phases, holder(driver(sprint)) is not None)
 
 

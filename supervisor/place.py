@@ -7,16 +7,16 @@ agents that only ask `nanosup next` a tenth of a second.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sandbox.errors import GitError
 from supervisor.board import Board, SprintDir
 from supervisor.errors import NotFoundError
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A repository and its board.
 
     Attributes:

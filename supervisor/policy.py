@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from supervisor.phase import Phase
 from supervisor.record import AttemptState, Trouble
@@ -18,8 +19,7 @@ _PARK_LIMIT_S = 3600.0
 _NO_SPACE_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(msgspec.Struct, frozen=True):
     """An attempt that has ended, as far as it matters here.
 
     Attributes:
@@ -34,8 +34,7 @@ class Past:
     retry_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(msgspec.Struct, frozen=True):
     """A person asked to begin anew: nothing of what was before counts any more.
 
     Attributes:
@@ -47,8 +46,7 @@ class Reset:
     agent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Try:
+class Try(msgspec.Struct, frozen=True):
     """Another attempt, by `agent`, in `wait_s` seconds from now.
 
     Attributes:
@@ -60,15 +58,13 @@ class Try:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(msgspec.Struct, frozen=True):
     """No further attempt; `reason` is for people."""
 
     reason: str
 
 
-@dataclass(slots=True)
-class _Tally:
+class _Tally(msgspec.Struct):
     """What counts for or against one agent.
 
     Attributes:
@@ -79,7 +75,7 @@ class _Tally:
         ready_s: seconds from now until its provider lets it go on.
     """
 
-    failures: list[float] = field(default_factory=list)
+    failures: list[float] = []
     spent: bool = False
     barred: bool = False
     parks: int = 0

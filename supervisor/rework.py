@@ -8,7 +8,8 @@ has rounds left. What was made from the old tree is superseded once there is a n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisor.graph import Graph
 from supervisor.history import Attempts, AttemptView
@@ -16,8 +17,7 @@ from supervisor.phase import OnFail, Phase
 from supervisor.record import Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """What the gates of one writer say of its current attempt.
 
     Attributes:

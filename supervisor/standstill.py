@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -21,8 +20,7 @@ class PauseRecord(msgspec.Struct, frozen=True, kw_only=True):
     phase: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Standstill:
+class Standstill(msgspec.Struct, frozen=True):
     """What is paused.
 
     Attributes:
@@ -31,7 +29,7 @@ class Standstill:
     """
 
     everything: bool = False
-    named: dict[str, bool] = field(default_factory=dict)
+    named: dict[str, bool] = {}
 
     def covers(self, phase: str) -> bool:
         """Whether `phase` is paused."""

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from supervisor.decide import AttemptView, PhaseState, PhaseView
-from supervisor.footing import Footing
 from supervisor.history import round_of
 from supervisor.journal import Event
 from supervisor.observe import SprintView
@@ -19,6 +18,8 @@ from supervisor.record import Exit
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from supervisor.footing import Footing
 
 
 def status_document(
