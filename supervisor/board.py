@@ -10,36 +10,66 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from supervisor import disk, document, name
 from supervisor.errors import BoardError, HeldError, NewerError, NotFoundError
 from supervisor.journal import Journal
 from supervisor.queue import Queue
-from supervisor.record import FORMAT, Sprint
+from supervisor.record import FORMAT, Revision, Sprint
+from supervisor.register import Register
 from supervisor.slot import Slot
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from supervisor.blob import BlobStore
+    from supervisor.phase import Phase
 
 
 class SprintDir:
     """A sprint on the board."""
 
-    __slots__ = ("_record", "id", "path")
+    __slots__ = ("_record", "_revised", "id", "path")
 
     def __init__(self, path: str, record: Sprint | None = None) -> None:
         self.path = path
         self.id = os.path.basename(path)
         self._record = record
+        self._revised: dict[int, Sprint] = {}
+
+    @property
+    def revisions(self) -> Register[Revision]:
+        """What the graph was changed to since the sprint began."""
+        return Register(os.path.join(self.path, "graph"), Revision)
 
     @property
     def record(self) -> Sprint:
-        """What the sprint is. It never changes, and is read once.
+        """What the sprint is, by its last revision.
 
         Raises:
-            BoardError: sprint.json is missing or damaged.
+            BoardError: sprint.json, or the revision, is missing or damaged.
         """
+        return self.record_at(self.revisions.highest())
+
+    def record_at(self, revision: int) -> Sprint:
+        """What the sprint was by a revision of its graph; 0: as it began. Raises as `record`."""
+        if revision == 0:
+            return self._first()
+        if revision not in self._revised:
+            found = self.revisions.entry(revision)
+            self._check_names(found.phases, self.revisions.file(revision))
+            self._revised[revision] = msgspec.structs.replace(
+                self._first(),
+                phases=found.phases,
+                agents=found.agents,
+                max_lanes=found.max_lanes,
+                revision=revision,
+            )
+        return self._revised[revision]
+
+    def _first(self) -> Sprint:
+        """sprint.json, which never changes, and is read once."""
         if self._record is None:
             path = os.path.join(self.path, "sprint.json")
             record = document.read(path, Sprint)
@@ -49,15 +79,19 @@ class SprintDir:
                 raise document.damaged(path, f"is about sprint {record.id!r}, not {self.id!r}")
             if record.format > FORMAT:
                 raise _newer(path, record.format)
-            for phase in record.phases:
-                if not name.is_identifier(phase.name):
-                    raise document.damaged(path, f"names a phase {phase.name!r}")
+            self._check_names(record.phases, path)
             self._record = record
         return self._record
 
-    @property
-    def record_sha256(self) -> str:
-        """SHA-256 of sprint.json, which statements name.
+    @staticmethod
+    def _check_names(phases: tuple[Phase, ...], path: str) -> None:
+        for phase in phases:
+            if not name.is_identifier(phase.name):
+                raise document.damaged(path, f"names a phase {phase.name!r}")
+
+    def graph_sha256(self, revision: int) -> str:
+        """SHA-256 of the document that holds a revision of the graph, which statements name; of
+        sprint.json for 0.
 
         Raises:
             BoardError: it cannot be read.
@@ -65,6 +99,8 @@ class SprintDir:
         import hashlib
 
         path = os.path.join(self.path, "sprint.json")
+        if revision:
+            path = self.revisions.file(revision)
         try:
             with open(path, "rb") as file:
                 return hashlib.sha256(file.read()).hexdigest()

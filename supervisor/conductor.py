@@ -66,6 +66,7 @@ def claim(
         else lineage.snapshot_for(seen.record, seen.graph, phase, seen.phases),
         inputs=lineage.inputs_for(seen.graph, phase, seen.phases),
         after=lineage.after_for(seen.graph, phase, seen.phases),
+        revision=seen.record.revision,
     )
     held = turn.take(board, _for_turn(owner, made)) if phase.access.writes else None
     try:

@@ -33,7 +33,7 @@ from supervisor.errors import (
     SupervisorError,
 )
 from supervisor.giveway import give_way
-from supervisor.observe import observe
+from supervisor.observe import SprintView, observe
 from supervisor.order import Order
 from supervisor.owner import stamp, this_process
 from supervisor.pause import LOOK
@@ -91,6 +91,7 @@ def _attempt(
     board: Board, sprint: SprintDir, phase: Phase, order: Order, features: Features
 ) -> Attempt:
     seen = observe(sprint)
+    phase = _as_ordered(seen, phase, order)
     check_ready(seen, phase, order.n)
     # The artifacts themselves are hashed as they are copied into the lane.
     require(board, sprint, seen, phase, contents=False)
@@ -102,6 +103,7 @@ def _attempt(
         snapshot=snapshot,
         inputs=inputs,
         after=lineage.after_for(seen.graph, phase, seen.phases),
+        revision=seen.record.revision,
     )
     attempt = slot.claim(order.n, owner)
     give_way(sprint, phase, attempt)
@@ -150,6 +152,21 @@ def _attempt(
     if outcome.sealed is not None:
         publish_all(repository.find(Path(order.top)), observe(sprint))
     return ended
+
+
+def _as_ordered(seen: SprintView, phase: Phase, order: Order) -> Phase:
+    """The phase by the graph as it is now.
+
+    Raises:
+        HeldError: it was changed since the order was given, so that it is to be decided anew.
+    """
+    now = next((known for known in seen.graph.order if known.name == phase.name), None)
+    known = order.command is not None or order.agent in seen.record.agents
+    if now is None or now.access is not phase.access or not known:
+        raise HeldError(
+            f"phase {phase.name!r} was changed meanwhile by `nanosup reload`", hint="try again"
+        )
+    return now
 
 
 def _failed(reason: str, error: Exception | None = None) -> Outcome:

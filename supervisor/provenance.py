@@ -6,6 +6,7 @@ One that no outcome names means nothing: its writer died, or was fenced.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -40,7 +41,7 @@ def attest(
     if os.path.lexists(os.path.join(attempt.path, OUTCOME)):
         return outcome
     made = statement.build(
-        sprint.record, sprint.record_sha256, phase, attempt.n, attempt.owner, outcome
+        sprint.record, sprint.graph_sha256, phase, attempt.n, attempt.owner, outcome
     )
     signer = Keyring(board.key_path).signer()
     data = envelope.seal(statement.encode(made), signer.keyid, signer.sign)
@@ -101,12 +102,12 @@ class _Sprint:
 
     def __init__(self, board: Board, sprint: SprintDir) -> None:
         self.record = sprint.record
-        self.sha256 = sprint.record_sha256
+        self._sprint = sprint
+        self._digests = functools.cache(sprint.graph_sha256)
         self.keyring = Keyring(board.key_path)
         self.attempts = {
             phase.name: sprint.slot(phase.name).attempts() for phase in self.record.phases
         }
-        self._needs = {phase.name: phase.depends_on for phase in self.record.phases}
 
     def check_phase(self, phase: Phase) -> Iterator[Bad]:
         for attempt in self.attempts[phase.name]:
@@ -126,12 +127,12 @@ class _Sprint:
             yield _fault(phase, attempt, f"has a statement that {error}")
             return
         expected = statement.build(
-            self.record, self.sha256, phase, attempt.n, attempt.owner, outcome
+            self.record, self._digests, phase, attempt.n, attempt.owner, outcome
         )
         for where, was, now in statement.differences(signed, expected):
             yield _difference(phase, attempt, where, was, now)
         for given in attempt.owner.inputs:
-            yield from self._check_input(phase, attempt.n, given)
+            yield from self._check_input(phase, attempt, given)
         if attempt.owner.snapshot is not None:
             yield from self._check_tree(phase, attempt.owner.snapshot)
 
@@ -151,14 +152,16 @@ class _Sprint:
         except ijson.StrictError as error:
             raise envelope.EnvelopeError(f"holds no statement: it {error}") from error
 
-    def _check_input(self, phase: Phase, n: int, given: Input) -> Iterator[Bad]:
+    def _check_input(self, phase: Phase, by: Attempt, given: Input) -> Iterator[Bad]:
         """An input must be an output of the attempt that it names: of a phase further up, or of a
         gate that has failed an earlier attempt at this one."""
         actual = None
         if given.phase in self.attempts:
-            is_upstream = given.phase in self._upstream(phase.name)
+            is_upstream = given.phase in self._upstream(phase.name, by.owner.revision)
             for attempt in self.attempts[given.phase]:
-                if attempt.n == given.attempt and (is_upstream or _fails(attempt, phase.name, n)):
+                if attempt.n == given.attempt and (
+                    is_upstream or _fails(attempt, phase.name, by.n)
+                ):
                     completed = attempt.state is AttemptState.COMPLETED
                     outputs = attempt.outcome.outputs if attempt.outcome and completed else ()
                     actual = next((o.sha256 for o in outputs if o.name == given.name), None)
@@ -191,14 +194,16 @@ class _Sprint:
                 "of its sprint nor sealed by a phase of it",
             )
 
-    def _upstream(self, phase: str) -> set[str]:
+    def _upstream(self, phase: str, revision: int) -> set[str]:
+        """What a phase depended on, directly or not, in the graph that an attempt was made by."""
+        needs = {known.name: known.depends_on for known in self._sprint.record_at(revision).phases}
         found: set[str] = set()
-        ahead = list(self._needs[phase])
+        ahead = list(needs.get(phase, ()))
         while ahead:
             name = ahead.pop()
-            if name in self._needs and name not in found:
+            if name in needs and name not in found:
                 found.add(name)
-                ahead += self._needs[name]
+                ahead += needs[name]
         return found
 
 

@@ -121,6 +121,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         serves: `SPRINT/PHASE/N`: the attempt that a writer's turn is held for.
         after: the attempt at each phase further up that this one goes on from. It is superseded
             once one of those is; None in documents that do not say, which never are.
+        revision: of the graph that the attempt was made by; 0 = that of sprint.json.
     """
 
     agent: str
@@ -137,6 +138,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     snapshot: Snapshot | None = None
     inputs: tuple[Input, ...] = ()
     after: dict[str, int] | None = None
+    revision: int = 0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -165,9 +167,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Sprint(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of the graph towards one goal, from one base snapshot. Frozen at its start.
+    """One run of the graph towards one goal, from one base snapshot. Frozen at its start; what a
+    `Revision` says since is put over it where it is read.
 
     Attributes:
+        revision: the number of that revision; 0 = none.
         stacked_on: the sprint whose sealed tree the base is.
     """
 
@@ -182,4 +186,18 @@ class Sprint(msgspec.Struct, frozen=True, kw_only=True):
     mount: str = "auto"
     require: tuple[str, ...] = ()
     stacked_on: str | None = None
+    revision: int = 0
     format: int = FORMAT
+
+
+class Revision(msgspec.Struct, frozen=True, kw_only=True):
+    """What `nanosup reload` has made of the graph of a sprint that runs.
+
+    Attributes:
+        at: shown only.
+    """
+
+    at: str
+    phases: tuple[Phase, ...]
+    agents: dict[str, Agent]
+    max_lanes: int

@@ -46,8 +46,7 @@ def reset(sprint: SprintDir, phase: str, *, agent: str | None = None) -> Reset:
     if agent is not None and agent not in sprint.record.agents:
         raise ConfigError(
             f"sprint {sprint.id} has no agent {agent!r}",
-            hint=f"it has {', '.join(sprint.record.agents)}; a sprint's agents are fixed at its "
-            "start",
+            hint=f"it has {', '.join(sprint.record.agents)}; `nanosup reload` takes up new ones",
         )
     slot = sprint.slot(phase)
     latest = slot.latest()

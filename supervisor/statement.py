@@ -10,7 +10,7 @@ compares: whatever was edited, in either, is a difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -28,12 +28,18 @@ Statement = dict[str, Any]
 
 
 def build(
-    sprint: Sprint, sprint_sha256: str, phase: Phase, n: int, owner: Owner, outcome: Outcome
+    sprint: Sprint,
+    digest: Callable[[int], str],
+    phase: Phase,
+    n: int,
+    owner: Owner,
+    outcome: Outcome,
 ) -> Statement:
     """The statement about attempt n at a phase.
 
     Args:
-        sprint_sha256: digest of sprint.json.
+        digest: gives the SHA-256 of the document that holds a revision of the graph; of
+            sprint.json for 0.
     """
     return {
         "_type": STATEMENT_TYPE,
@@ -51,7 +57,8 @@ def build(
                 },
                 "internalParameters": {"attempt": n, **_after(owner)},
                 "resolvedDependencies": [
-                    {"name": "sprint.json", "digest": {"sha256": sprint_sha256}},
+                    {"name": "sprint.json", "digest": {"sha256": digest(0)}},
+                    *_revision(owner.revision, digest),
                     *_snapshot(owner.snapshot),
                     *map(_input, owner.inputs),
                 ],
@@ -130,6 +137,11 @@ def _after(owner: Owner) -> dict[str, Any]:
 
 def _verdict(outcome: Outcome) -> dict[str, Any]:
     return {} if outcome.verdict is None else {"verdict": outcome.verdict.value}
+
+
+def _revision(revision: int, digest: Callable[[int], str]) -> Iterator[dict[str, Any]]:
+    if revision:
+        yield {"name": f"graph/{revision:04d}.json", "digest": {"sha256": digest(revision)}}
 
 
 def _snapshot(snapshot: Snapshot | None) -> Iterator[dict[str, Any]]:

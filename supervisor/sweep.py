@@ -53,6 +53,7 @@ def _places(board: Board) -> Iterator[str]:
         sprint = board.sprint(sprint_id).path
         yield sprint
         yield os.path.join(sprint, "pauses")
+        yield os.path.join(sprint, "graph")
         yield from _slot_places(os.path.join(sprint, "driver"))
         for phase in _entries(os.path.join(sprint, "phases")):
             yield from _slot_places(phase.path)

@@ -50,6 +50,34 @@ def resume(phase: str | None, everything: bool, sprint_id: str | None, as_json: 
     return _pause(phase, everything, sprint_id, as_json, paused=False)
 
 
+@cli.command()
+@click.option("--restart", is_flag=True, help="Phases that run and were changed begin anew.")
+@click.option("--check", is_flag=True, help="Only say what would change.")
+@click.option("--agent", metavar="NAME", help="As for `up`: one agent, or preset, for every phase.")
+@click.option("--graph", metavar="FILE|JSON", help="As for `up`: phases from here.")
+@sprint_option
+@json_flag
+def reload(
+    restart: bool,
+    check: bool,
+    agent: str | None,
+    graph: str | None,
+    sprint_id: str | None,
+    as_json: bool,
+) -> int:
+    """Let an edited nanosup.toml take hold in the sprint that runs."""
+    from supervisor.commands import reload as command
+
+    return command.run(
+        sprint_id=sprint_id,
+        agent=agent,
+        graph=graph,
+        restart=restart,
+        check=check,
+        as_json=as_json,
+    )
+
+
 def _pause(
     phase: str | None, everything: bool, sprint_id: str | None, as_json: bool, *, paused: bool
 ) -> int:

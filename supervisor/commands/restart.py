@@ -19,10 +19,7 @@ _SPARE_S = 2.0
 def run(*, phase: str, agent: str | None, sprint_id: str | None, as_json: bool) -> int:
     """Returns when nothing of the phase runs any more. `up` starts the next attempt."""
     sprint = place.choose(place.find().board, sprint_id)
-    _check(sprint, phase)
-    # On the board first: where we are killed after that, the phase still begins anew.
-    made = reset(sprint, phase, agent=agent)
-    ended = _end(sprint, phase, made)
+    made, ended = begin_anew(sprint, phase, agent=agent)
     driven = observe(sprint).driven
     if as_json:
         document = {
@@ -36,6 +33,21 @@ def run(*, phase: str, agent: str | None, sprint_id: str | None, as_json: bool) 
     then = "" if driven else ": `nanosup up` starts it"
     print(f"{done}{phase}.{made.after + 1}{by} is next{then}")
     return 0
+
+
+def begin_anew(
+    sprint: SprintDir, phase: str, *, agent: str | None = None
+) -> tuple[Reset, int | None]:
+    """Returns the reset, and the number of the attempt that it has ended, if one ran.
+
+    Raises:
+        NotFoundError, HeldError, BlockedError, ConfigError: it cannot be; says why.
+        BoardError: the board cannot be written.
+    """
+    _check(sprint, phase)
+    # On the board first: where we are killed after that, the phase still begins anew.
+    made = reset(sprint, phase, agent=agent)
+    return made, _end(sprint, phase, made)
 
 
 def _check(sprint: SprintDir, phase: str) -> None:

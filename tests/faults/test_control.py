@@ -173,3 +173,78 @@ def test_down_during_backoff_ends_at_once(make: Make) -> None:
     assert finish(up)[0] == 143
     ok(scenario, "restart", "p")  # who asks for it does not wait for the rest of ten minutes
     scenario.complete()
+
+
+def test_reload_changes_what_was_not_begun_and_lanes_run_on(make: Make) -> None:
+    begun = stand_in("a", "wait()") + phase("p", agents=["a"]) + phase("q", depends_on=["p"])
+    scenario = make(begun)
+    up = scenario.up()
+    scenario.await_entry("waits", "p")
+    (before,) = (a["pid"] for a in scenario.attempts("p"))
+
+    (scenario.top / "nanosup.toml").write_text(
+        begun.replace('name = "q"\n', 'name = "q"\nagents = ["b"]\n')
+        + stand_in("b", "say('b')") + phase("r", agents=["b"], depends_on=["q"])
+    )  # fmt: skip
+    told = scenario.json("reload")
+    scenario.release("p")
+    code, said = finish(up)
+
+    assert code == 0, said
+    assert told["revision"] == 1
+    assert ("phase r", "added") in {(c["what"], c["kind"]) for c in told["changes"]}
+    assert told["running"] == []
+    assert [(p["name"], p["attempts"][0]["agent"]) for p in scenario.sprint()["phases"]] == [
+        ("p", "a"), ("q", "b"), ("r", "b"),
+    ]  # fmt: skip
+    assert [a["pid"] for a in scenario.attempts("p")] == [before]
+    scenario.check_completed()
+    revision = scenario.board / f"sprints/{scenario.sprint()['id']}/graph/0001.json"
+    revision.write_text(
+        revision.read_text().replace('"say', '"lie').replace("say('b')", "say('c')")
+    )
+    assert scenario.run("artifacts", "verify").returncode == 16
+
+
+def test_reload_of_a_file_that_is_wrong_changes_nothing_and_says_why(make: Make) -> None:
+    toml = stand_in("a", "wait()") + phase("p")
+    scenario = make(toml)
+    up = scenario.up()
+    scenario.await_entry("waits", "p")
+
+    for wrong, said in (
+        (toml + "[[phase]]\nname = 3\n", "phase no. 2.name"),
+        (toml.replace("[[phase]]", '[[phase]]\naccess = "write"'), "its access cannot be changed"),
+        (toml.replace('"p"', '"q"'), "phase 'p' has been begun"),
+        ("[workspace", "not TOML"),
+    ):
+        (scenario.top / "nanosup.toml").write_text(wrong)
+        done = scenario.run("reload")
+        assert done.returncode == 10
+        assert said in done.stderr
+
+    assert not list(scenario.board.glob("sprints/*/graph"))
+    scenario.release("p")
+    assert finish(up)[0] == 0
+    scenario.check_completed()
+
+
+def test_reload_can_begin_anew_what_was_changed(make: Make) -> None:
+    toml = stand_in("a", "wait()") + phase("p") + phase("q")
+    scenario = make(toml)
+    up = scenario.up()
+    scenario.await_entry("waits", "p")
+    scenario.await_entry("waits", "q")
+
+    changed = toml.replace('name = "q"\n', 'name = "q"\nprompt = "Again."\n')
+    (scenario.top / "nanosup.toml").write_text(changed)
+    assert scenario.json("reload", "--check")["revision"] is None
+    told = scenario.json("reload", "--restart")
+    scenario.release("p")
+    scenario.release("q", 2)
+
+    assert finish(up)[0] == 0
+    assert told["restarted"] == ["q"]
+    assert scenario.states("p") == ["completed"]
+    assert scenario.states("q") == ["revoked", "completed"]
+    scenario.check_completed()

@@ -10,7 +10,17 @@ import pytest
 
 from supervisor.ack import Ack
 from supervisor.beat import Beat
-from supervisor.record import AttemptState, Exit, Input, Outcome, Output, Owner, Snapshot, Sprint
+from supervisor.record import (
+    AttemptState,
+    Exit,
+    Input,
+    Outcome,
+    Output,
+    Owner,
+    Revision,
+    Snapshot,
+    Sprint,
+)
 from supervisor.reset import ResetRecord
 from supervisor.standstill import PauseRecord
 
@@ -19,7 +29,19 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "board.md").read_text()
 
 @pytest.mark.parametrize(
     "kind",
-    [Owner, Outcome, Snapshot, Input, Output, Sprint, Beat, ResetRecord, PauseRecord, Ack],
+    [
+        Owner,
+        Outcome,
+        Snapshot,
+        Input,
+        Output,
+        Sprint,
+        Revision,
+        Beat,
+        ResetRecord,
+        PauseRecord,
+        Ack,
+    ],
     ids=lambda kind: kind.__name__,
 )
 def test_every_key_of_every_document_is_described(kind: type[msgspec.Struct]) -> None:
