@@ -118,7 +118,9 @@ def writes_only_below(
     existing = handled & FILE_RIGHTS
     return Domain(
         handled,
-        Scope(0),
+        # In this domain and not in one of their own: a domain that handles no REFER refuses it as
+        # soon as a second one decides about files, and rename(2) between directories is EXDEV.
+        scopes(abi),
         (
             *(Rule(path, below) for path in dict.fromkeys(writable)),
             *(Rule(path, existing) for path in devices),

@@ -89,7 +89,8 @@ def start(
             terminal=spec.tty,
             groups=spec.groups,
             netns=spec.netns,
-            scoped=features.scoped,
+            # The entry's own domain scopes, too, and a second one would forbid renames.
+            scoped=features.scoped and (entry is None or not features.confined),
         )
         offset = _end_of_file(stderr)
         pid = spawn.spawn(image)

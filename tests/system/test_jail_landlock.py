@@ -105,3 +105,14 @@ def test_processes_may_still_change_what_is_theirs_in_proc(who: Who, features: F
     end, out = keep(who, features, lambda kept: kept.run("sh", "-c", script))
 
     assert (end, out) == (Exited(0), "name\n")
+
+
+def test_files_can_be_moved_and_linked_between_directories(who: Who, features: Features) -> None:
+    script = (
+        "import os; os.makedirs('/tmp/a/d'); os.mkdir('/tmp/b'); open('/tmp/a/f', 'w').close();"
+        "os.rename('/tmp/a/f', '/tmp/b/f'); os.link('/tmp/b/f', '/tmp/a/g');"
+        "os.rename('/tmp/a/d', '/tmp/b/d')"
+    )
+    found = keep(who, features, lambda kept: kept.run("/usr/bin/python3", "-c", script))
+
+    assert found == (Exited(0), "")
