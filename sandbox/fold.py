@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from sandbox import gitattribute, ignore
+from sandbox import gitattribute, ignore, submodule
 from sandbox.conversion import EncodingFailure, Plan, plan, to_git
 from sandbox.gitattribute import Attributes
 from sandbox.gitname import Refusal, refusal
@@ -299,6 +299,9 @@ class Fold:
             if size > _WHOLE_LIMIT_BYTES and not (todo.converts and size <= _CONVERT_LIMIT_BYTES):
                 return mode, self._store.put_stream(file, size)
             data = file.read()
+        if path == submodule.FILE_NAME and (why := submodule.fault(data)):
+            self._notes.add(path, f"left as it was: it {why}")
+            return mine
         if todo.converts:
             data = self._converted(path, data, todo, mine)
         return mode, self._store.put(Kind.BLOB, data)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pygit2
 
+from sandbox import submodule
 from sandbox.gitobject import (
     MODE_GITLINK,
     MODE_TREE,
@@ -212,11 +213,14 @@ class _Importer:
             data = self.fetch(oid, Kind.TREE)
             entries = check_tree(data)
             self.put(oid, Kind.TREE, data)
-            for mode, entry in entries.values():
+            for name, (mode, entry) in entries.items():
                 if mode == MODE_TREE:
                     pending.append((entry, depth + 1))
                 elif mode != MODE_GITLINK and not self._store.exists(entry):
-                    self.put(entry, Kind.BLOB, self.fetch(entry, Kind.BLOB))
+                    blob = self.fetch(entry, Kind.BLOB)
+                    if name == submodule.FILE_NAME and (why := submodule.fault(blob)):
+                        raise HistoryRefused(f"a .gitmodules in it {why}")
+                    self.put(entry, Kind.BLOB, blob)
 
 
 def bring(store: Store, repo: Repository, lane_git: Path, parent: bytes) -> bytes | None:

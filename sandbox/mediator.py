@@ -15,7 +15,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 
-from sandbox import census, fence, syscalls
+from sandbox import census, fence, layer, syscalls
 
 _AT_FDCWD = 0xFFFF_FF9C
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -196,6 +196,9 @@ def _chown(uid: int, gid: int) -> Callable[[str], None]:
 
 
 def _setxattr(name: bytes, value: bytes, flags: int) -> Callable[[str], None]:
+    if layer.is_reserved(name):
+        # What a lane leaves becomes a layer, and these would change what the layer means.
+        raise OSError(errno.EPERM, "")
     return lambda path: os.setxattr(path, name, value, flags)
 
 

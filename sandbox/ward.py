@@ -72,6 +72,8 @@ class Ward:
         """Waits until nothing of the lane is left and says how the command ended; None: timed out.
 
         Processes that the command left behind are killed as soon as it ends.
+
+        Raises JailError, once, where that was not possible: what they write to is not to be used.
         """
         if self._end is None and _readable(self._pidfd, timeout_s):
             os.waitpid(self.pid, 0)
@@ -86,6 +88,11 @@ class Ward:
                 self._end = _end_of(last)
                 self.left = tuple(Process(**one) for one in last.get("left", ()))
                 self.is_clean = bool(last.get("clean", True))
+            if not self.is_clean:
+                raise JailError(
+                    "something of the lane is still running and cannot be killed",
+                    hint="look for its processes in state D, or that fork faster than they die",
+                )
         return self._end
 
     def terminate(self, number: int = signal.SIGTERM) -> bool:

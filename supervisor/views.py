@@ -15,6 +15,7 @@ from supervisor.observe import SprintView
 from supervisor.policy import Try
 from supervisor.readiness import beside
 from supervisor.record import Exit
+from supervisor.tail import sanitize
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -83,7 +84,9 @@ def event_line(event: Event) -> str:
     phase, attempt = fields.pop("phase", None), fields.pop("attempt", None)
     where = f"{phase}.{attempt}" if attempt is not None else phase or ""
     rest = " ".join(f"{key}={_brief(value)}" for key, value in fields.items() if value is not None)
-    return " ".join(part for part in (event.at[11:19], where, event.event, rest) if part)
+    # What agents have called their files may be among it.
+    line = " ".join(part for part in (event.at[11:19], where, event.event, rest) if part)
+    return sanitize(line).replace("\n", " ")
 
 
 def elapsed_s(attempt: AttemptView, now: datetime) -> float | None:

@@ -140,6 +140,7 @@ REFUSED = (
     "python3 -c \"import os; os.chmod('/proc/self/fd/%d' % os.open('file', 0), 0)\"",
     "python3 -c \"import os; os.setxattr(os.open('file', 0), 'user.x', b'y')\"",
     "chattr +A file",
+    "setfattr -n user.overlay.opaque -v y $W",
     "cat /etc/shadow",
     "ls /var/tmp",
     "ls $W/..",
