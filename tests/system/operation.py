@@ -9,6 +9,11 @@ from typing import Any
 
 from sandbox.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
 
+# Not through a symlink, and not waiting for the other end of a FIFO.
+_NEVER_WAITING = os.O_NOFOLLOW | os.O_NONBLOCK
+_RDWR = os.O_RDWR | _NEVER_WAITING
+_WRONLY = os.O_WRONLY | _NEVER_WAITING
+
 # A time that no file gets by itself.
 SET_TIME_NS = 1_234_567_890_123_456_789
 
@@ -50,7 +55,7 @@ def _create(tree: Tree, path: str, content: bytes, mode: int) -> Result:
 
 
 def _overwrite(tree: Tree, path: str, offset: int, content: bytes) -> Result:
-    fd = os.open(tree.path(path), os.O_RDWR | os.O_NOFOLLOW)
+    fd = os.open(tree.path(path), _RDWR)
     try:
         return os.pwrite(fd, content, offset), os.pread(fd, 64, 0), os.fstat(fd).st_size
     finally:
@@ -58,7 +63,7 @@ def _overwrite(tree: Tree, path: str, offset: int, content: bytes) -> Result:
 
 
 def _append(tree: Tree, path: str, content: bytes) -> Result:
-    fd = os.open(tree.path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    fd = os.open(tree.path(path), _WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         return os.write(fd, content), os.fstat(fd).st_size
     finally:
@@ -66,7 +71,7 @@ def _append(tree: Tree, path: str, content: bytes) -> Result:
 
 
 def _rewrite(tree: Tree, path: str, content: bytes) -> Result:
-    fd = os.open(tree.path(path), os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
+    fd = os.open(tree.path(path), _WRONLY | os.O_TRUNC)
     try:
         return os.write(fd, content)
     finally:
@@ -74,7 +79,7 @@ def _rewrite(tree: Tree, path: str, content: bytes) -> Result:
 
 
 def _read(tree: Tree, path: str) -> Result:
-    fd = os.open(tree.path(path), os.O_RDONLY | os.O_NOFOLLOW)
+    fd = os.open(tree.path(path), os.O_RDONLY | _NEVER_WAITING)
     try:
         return os.read(fd, 1 << 20)
     finally:
