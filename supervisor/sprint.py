@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox.repository import Repository
 from sandbox.snapshot import snapshot
-from supervisor import clock, name
+from supervisor import clock, disk, name
 from supervisor.board import Board, SprintDir
 from supervisor.config import Config
 from supervisor.errors import BlockedError, ConfigError
@@ -89,7 +91,26 @@ def current(
     if (found := working_on(board, goal)) is not None:
         return found
     config = wanted()
-    return begin(board, repo, config, goal=goal or "", on=_on(board, repo, config))
+    board.prepare()
+    with _beginning(board):
+        # Agents that are started together are to work on one sprint, whoever comes first.
+        if (found := working_on(board, goal)) is not None:
+            return found
+        return begin(board, repo, config, goal=goal or "", on=_on(board, repo, config))
+
+
+@contextmanager
+def _beginning(board: Board) -> Iterator[None]:
+    """Waits until nobody else begins a sprint by hand. The kernel ends it for who dies."""
+    path = os.path.join(board.path, "begin.lock")
+    with disk.explained(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with disk.explained(path):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _on(board: Board, repo: Repository, config: Config) -> tuple[str, Snapshot] | None:

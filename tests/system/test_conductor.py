@@ -328,3 +328,11 @@ def test_artifact_that_was_edited_and_re_hashed_reaches_no_lane(
     assert fleet.attempts("build") == []
     # What does not depend on it goes on.
     assert claim(fleet, "docs")
+
+
+def test_agents_that_claim_at_once_on_an_empty_board_begin_one_sprint(fleet: Fleet) -> None:
+    crowd = [fleet.start("claim", "plan", "--agent", f"a{n}") for n in range(8)]
+    ends = [(one.communicate(timeout=60), one.returncode) for one in crowd]
+
+    assert sorted(code for _, code in ends) == [0] + [12] * 7, ends
+    assert len(fleet.json("status")["sprints"]) == 1
