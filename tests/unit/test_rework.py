@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from supervisor.decide import (
     AttemptView,
@@ -16,7 +18,7 @@ from supervisor.decide import (
 )
 from supervisor.errors import ConfigError
 from supervisor.graph import Graph, default_phases
-from supervisor.history import round_of
+from supervisor.history import current, round_of
 from supervisor.lineage import after_for, inputs_for, judged_in
 from supervisor.phase import Access, OnFail, Phase
 from supervisor.policy import Try
@@ -271,3 +273,65 @@ def test_verdict_of_an_older_board_that_has_none_lets_pass() -> None:
     assert sprint_state(view(made, {p.name: done for p in made.order}), driven=False) is (
         SprintState.COMPLETED
     )
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Graph:
+    """Any acyclic graph of a few phases, with gates that reject or ask for rework."""
+    phases: list[Phase] = []
+    writers: set[str] = set()  # phases with a writer before them, or that write
+    for number in range(draw(st.integers(2, 7))):
+        name = f"p{number}"
+        known = [one.name for one in phases]
+        depends_on = tuple(draw(st.lists(st.sampled_from(known), unique=True))) if known else ()
+        access = draw(st.sampled_from([Access.READ, Access.READ, Access.WRITE, Access.EXCLUSIVE]))
+        behind = bool(writers.intersection(depends_on))
+        if access.writes or behind:
+            writers.add(name)
+        gate = access is Access.READ and draw(st.booleans())
+        rework = gate and behind and draw(st.booleans())
+        phases.append(
+            Phase(
+                name=name,
+                depends_on=depends_on,
+                access=access,
+                agents=("a",),
+                restarts=1,
+                outputs=(f"{name}.json",) if gate else (),
+                gate=gate,
+                on_fail=OnFail.REWORK if rework else OnFail.REJECT,
+                max_rounds=draw(st.integers(0, 2)),
+            )
+        )
+    return Graph(draw(st.permutations(phases)))
+
+
+@given(graphs(), st.data())
+def test_whatever_gates_say_a_sprint_ends_and_nothing_stale_counts(
+    made: Graph, data: st.DataObject
+) -> None:
+    story = Story(made)
+    for _ in range(400):
+        ready = [name for name, one in story.views.items() if one.state is PhaseState.READY]
+        if not ready:
+            break
+        name = data.draw(st.sampled_from(ready))
+        for upstream in made[name].depends_on:
+            assert story.views[upstream].verdict is not FAIL
+        before = {n: done.n for n, done in current(made, story.attempts).items()}
+        state = data.draw(st.sampled_from([S.COMPLETED] * 4 + [S.FAILED, S.REVOKED, S.LOST]))
+        gate = made[name].gate and state is S.COMPLETED
+        story.then(name, state, data.draw(st.sampled_from(V)) if gate else None)
+        owner = story.attempts[name][-1].owner
+        assert owner.after == {up: before[up] for up in made.ancestors(name)}
+    else:
+        raise AssertionError("the sprint does not end")
+    views, found = story.views, current(made, story.attempts)
+    assert story.sprint() is not SprintState.RUNNING
+    for name, one in views.items():
+        if one.state is PhaseState.COMPLETED:
+            assert found[name].owner.after == {up: found[up].n for up in made.ancestors(name)}
+    if story.sprint() is SprintState.COMPLETED:
+        assert all(one.verdict is PASS for one in views.values() if one.phase.gate)
+    if story.sprint() is SprintState.REJECTED:
+        assert any(one.verdict is FAIL for one in views.values())
