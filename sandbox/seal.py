@@ -21,7 +21,7 @@ from sandbox.store import Store
 from sandbox.strata import open_strata
 from sandbox.tracked import TrackedTree
 
-__all__ = ["Sealed", "publish", "seal"]
+__all__ = ["Sealed", "fold_again", "publish", "seal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,31 @@ def seal(
         raise GitError(f"the lane cannot be sealed: {error}") from error
     finally:
         store.abandon()
+
+
+def fold_again(
+    repo: Repository,
+    *,
+    base_tree: str,
+    layers: Sequence[Path],
+    tree: str,
+    object_dirs: Sequence[Path] = (),
+) -> str:
+    """The tree, in hex, that layers over `base_tree` make now; `tree` if they are what they were
+    when that was sealed. Writes nothing.
+
+    Raises:
+        GitError: the repository lacks objects, or a layer cannot be read.
+    """
+    store = Store((*repo.object_dirs, *object_dirs), None)
+    try:
+        with open_strata(layers, ()) as level:
+            fold = Fold(store, read_setting(repo), notes=Notes())
+            # What ignore rules keep out counts where the sealed tree has it.
+            tracked = TrackedTree(store, bytes.fromhex(tree))
+            return fold.run(level, bytes.fromhex(base_tree), tracked).hex()
+    except (OSError, KeyError, FormatError) as error:
+        raise GitError(f"the layers of tree {tree} cannot be read: {error}") from error
 
 
 def _seal(

@@ -11,6 +11,7 @@ import msgspec
 
 from supervisor import place
 from supervisor.artifact import mismatch
+from supervisor.audit import Report
 from supervisor.blob import MismatchError
 from supervisor.board import Board
 from supervisor.errors import NotFoundError
@@ -69,8 +70,14 @@ def show(*, phase: str, name: str | None, sprint_id: str | None) -> int:
 
 def verify(*, sprint_id: str | None, as_json: bool) -> int:
     """0 when every artifact, statement and tree is what was signed, 16 when not."""
-    board = place.find().board
-    report = verify_sprint(board, place.choose(board, sprint_id))
+    from sandbox import repository
+    from supervisor.treecheck import check_trees
+
+    here = place.find()
+    board, sprint = here.board, place.choose(here.board, sprint_id)
+    said = verify_sprint(board, sprint)
+    trees = check_trees(repository.find(here.top), board, sprint)
+    report = Report.of(said.checked, (*said.bad, *trees))
     if as_json:
         print(msgspec.json.encode(report).decode())
     elif report.ok:

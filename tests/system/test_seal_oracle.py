@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandbox import repository
-from sandbox.seal import seal
+from sandbox.seal import fold_again, seal
 from sandbox.snapshot import dirty, snapshot
 
 _NAMES = st.sampled_from(["a", "b", "B", "d", "e", "x.o", "build", "é", "-n", "sp ace", "a.b"])
@@ -195,6 +195,8 @@ def _rounds(root: Path, rounds: list[list[Op]], base: list[Op], replace: bool) -
         )
         parent = sealed.commit
         below.append(layer)
+        again = fold_again(repo, base_tree=repo.tree, layers=below, tree=sealed.tree)
+        assert again == sealed.tree
     git(host, "fsck", "--strict", "--no-dangling")
 
 
@@ -305,6 +307,8 @@ def test_a_seal_over_the_agents_commits_is_what_git_add_makes_there(
         as_committed = expected == git(view, "rev-parse", "HEAD^{tree}")
         assert as_committed == (sealed.commit == head)
         git(host, "fsck", "--strict", "--no-dangling", sealed.commit)
+        again = fold_again(repo, base_tree=repo.tree, layers=[layer], tree=sealed.tree)
+        assert again == sealed.tree
 
 
 @_SETTINGS

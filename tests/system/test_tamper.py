@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleetbox import Fleet, agent, phase
+from tests.gitbox import git
 
 GRAPH = (
     agent("a", "echo $NANOSUP_SPRINT $NANOSUP_PHASE > $NANOSUP_OUTPUTS/$NANOSUP_PHASE.md")
@@ -83,3 +84,38 @@ def test_only_what_depends_on_it_stops(
     bad = json.loads(fleet.run("artifacts", "verify", "--json", "--sprint", sprint).stdout)
     assert not bad["ok"]
     assert {row["phase"] for row in bad["bad"]} == {"plan"}
+
+
+def test_sealed_trees_commits_and_refs_that_were_tampered_with_are_found(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    script = "echo one > built.txt; mkdir -p out && echo x > out/x"
+    assert fleet.run("run", "plan", "--goal", "t", "--", "sh", "-c",
+                     "echo > $NANOSUP_OUTPUTS/plan.md").returncode == 0  # fmt: skip
+    done = fleet.run("run", "build", "--goal", "t", "--", "sh", "-c",
+                     f"{script}; echo > $NANOSUP_OUTPUTS/build.md")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    sprint = fleet.sprint()["id"]
+    layer = fleet.board / f"layers/{sprint}-build-0001"
+
+    def bad() -> dict[str, str]:
+        rows = json.loads(fleet.run("artifacts", "verify", "--json").stdout)["bad"]
+        return {row["name"]: row["reason"] for row in rows}
+
+    assert bad() == {}
+    (layer / "built.txt").write_text("two\n")
+    assert "its layers now make" in bad()["layers"]
+    (layer / "built.txt").write_text("one\n")
+    (layer / "planted.py").write_text("import os\n")
+    assert set(bad()) == {"layers"}
+    (layer / "planted.py").unlink()
+    assert bad() == {}
+    layer.rename(layer.with_name("away"))
+    assert "cannot be read" in bad()["layers"]
+    layer.with_name("away").rename(layer)
+    ref = f"refs/nanosup/{sprint}/build"
+    built = git(fleet.top, "rev-parse", ref)
+    git(fleet.top, "update-ref", ref, "HEAD")
+    assert set(bad()) == {ref}
+    git(fleet.top, "update-ref", ref, built)
+    assert bad() == {}
