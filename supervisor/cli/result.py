@@ -16,22 +16,24 @@ def artifacts() -> None:
 @artifacts.command("list")
 @sprint_option
 @json_flag
-def artifacts_list(sprint_id: str | None, as_json: bool) -> int:
+@click.option("--all", "everything", is_flag=True, help="Of earlier rounds too.")
+def artifacts_list(sprint_id: str | None, as_json: bool, everything: bool) -> int:
     """List them, with their digests."""
     from supervisor.commands import artifacts as command
 
-    return command.list_(sprint_id=sprint_id, as_json=as_json)
+    return command.list_(sprint_id=sprint_id, everything=everything, as_json=as_json)
 
 
 @artifacts.command("show")
 @click.argument("phase")
 @click.argument("name", required=False)
 @sprint_option
-def artifacts_show(phase: str, name: str | None, sprint_id: str | None) -> int:
+@click.option("--attempt", type=int, metavar="N", help="An attempt other than the last completed.")
+def artifacts_show(phase: str, name: str | None, sprint_id: str | None, attempt: int | None) -> int:
     """Print one, verified."""
     from supervisor.commands import artifacts as command
 
-    return command.show(phase=phase, name=name, sprint_id=sprint_id)
+    return command.show(phase=phase, name=name, attempt=attempt, sprint_id=sprint_id)
 
 
 @artifacts.command("verify")

@@ -21,8 +21,8 @@ from supervisor.provenance import verify_sprint
 from supervisor.record import Output
 
 
-def list_(*, sprint_id: str | None, as_json: bool) -> int:
-    rows = _rows(place.find().board, sprint_id)
+def list_(*, sprint_id: str | None, everything: bool, as_json: bool) -> int:
+    rows = _rows(place.find().board, sprint_id, everything=everything)
     if as_json:
         listed = [
             {
@@ -42,13 +42,19 @@ def list_(*, sprint_id: str | None, as_json: bool) -> int:
     return 0
 
 
-def show(*, phase: str, name: str | None, sprint_id: str | None) -> int:
+def show(*, phase: str, name: str | None, attempt: int | None, sprint_id: str | None) -> int:
     """Prints one artifact, verified before the first byte; of several, their names."""
     board = place.find().board
-    found = [o for p, _, o in _rows(board, sprint_id) if p == phase and name in (None, o.name)]
+    rows = _rows(board, sprint_id, everything=attempt is not None)
+    found = [
+        output
+        for of, n, output in rows
+        if of == phase and name in (None, output.name) and attempt in (None, n)
+    ]
     if not found:
+        where = f"phase {phase!r}" if attempt is None else f"attempt {attempt} at phase {phase!r}"
         raise NotFoundError(
-            f"phase {phase!r} has handed on no {name or 'artifact'}",
+            f"{where} has handed on no {name or 'artifact'}",
             hint="`nanosup artifacts list` shows what there is",
         )
     if len(found) > 1:
@@ -97,12 +103,17 @@ def export(*, directory: str, sprint_id: str | None) -> int:
     return 0
 
 
-def _rows(board: Board, sprint_id: str | None) -> list[tuple[str, int, Output]]:
-    """(phase, attempt, output) of every completed attempt that counts, in the graph's order."""
+def _rows(
+    board: Board, sprint_id: str | None, *, everything: bool = False
+) -> list[tuple[str, int, Output]]:
+    """(phase, attempt, output) of the last completed attempt at each phase, in the graph's order;
+    or of all of them, those of earlier rounds too."""
     seen = observe(place.choose(board, sprint_id))
     return [
-        (name, done.n, output)
+        (name, attempt.n, output)
         for name, view in seen.phases.items()
-        if (done := view.completed) is not None and done.outcome is not None
-        for output in done.outcome.outputs
+        for attempt in view.attempts
+        if attempt.is_completed and (everything or attempt is view.completed)
+        if attempt.outcome is not None
+        for output in attempt.outcome.outputs
     ]

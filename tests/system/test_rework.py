@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,14 @@ def test_change_that_fails_review_is_reworked_with_the_verdict_at_hand(make: Any
     ref = f"refs/nanosup/{sprint['id']}/build"
     assert git(fleet.top, "show", f"{ref}:built.txt") == "round 1\nround 2"
     assert fleet.json("artifacts", "verify")["ok"]
+    first_words = fleet.run("artifacts", "show", "review", "--attempt", "1").stdout
+    assert json.loads(first_words)["verdict"] == "fail"
+    assert json.loads(fleet.run("artifacts", "show", "review").stdout)["verdict"] == "pass"
+    listed = fleet.json("artifacts", "list", "--all")["artifacts"]
+    assert [(o["phase"], o["attempt"]) for o in listed if o["name"] == "review.json"] == [
+        ("review", 1),
+        ("review", 2),
+    ]
 
 
 def test_change_that_never_passes_is_rejected(make: Any) -> None:
