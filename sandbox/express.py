@@ -13,9 +13,11 @@ import os
 from collections.abc import Callable
 
 from sandbox import wire
+from sandbox.change import Changes
 from sandbox.counter import Counter, Kind
 from sandbox.handle import Handles
 from sandbox.listing import Listings
+from sandbox.mutation import Mutations
 from sandbox.node import Answer, Directory, Node, Place
 from sandbox.overlay import Overlay
 from sandbox.reader import Reader
@@ -42,7 +44,6 @@ _FORGET = int(Kind.FORGET)
 _BODY = wire.IN_HEADER.size
 _ERROR_BYTES = wire.OUT_HEADER.size
 _DATA = _BODY + wire.READ_IN.size
-_WRITABLE = os.O_ACCMODE | os.O_TRUNC
 
 # (unique, nodeid, uid, length) → whether it has been answered
 Handler = Callable[[int, int, int, int], bool]
@@ -61,6 +62,7 @@ class Express:
     def __init__(
         self,
         overlay: Overlay,
+        changes: Changes,
         handles: Handles,
         counter: Counter,
         request: bytearray,
@@ -99,6 +101,15 @@ class Express:
             Opcode.FSYNCDIR: self._fsyncdir,
             Opcode.INTERRUPT: self._interrupt,
         }
+
+        mutations = Mutations(
+            overlay, changes, handles, counter, request, self._replies, self._send
+        ).table
+        if not overlay.is_writable:
+            # Refused by the overlay, if root lets them come this far.
+            for opcode in (Opcode.OPEN, Opcode.GETXATTR, Opcode.SETXATTR):
+                del mutations[opcode]
+        self._table |= mutations
 
     def answer(self, length: int) -> bool:
         """Answers the request of `length` bytes in the buffer. False: somebody else has to."""
@@ -254,11 +265,8 @@ class Express:
             self._counts[_OPEN] += 1
             raise OSError(errno.ENOSYS, "not needed")
         flags = wire.OPEN_IN.unpack_from(self._request, _BODY)[0]
-        node = self._nodes[nodeid]
-        if flags & _WRITABLE and (node.place is not Place.UPPER or node.mode & 0o6000):
-            return False
         self._counts[_OPEN] += 1
-        handle = self._overlay.open(node, flags, is_privileged=uid == 0)
+        handle = self._overlay.open(self._nodes[nodeid], flags, is_privileged=uid == 0)
         number = self._handles.keep(handle)
         self._send(
             wire.OPEN_OUT.pack(wire.OPEN_OUT.size, 0, unique, number, wire.FOPEN_KEEP_CACHE, 0)

@@ -75,6 +75,24 @@ class Replies:
             *self.attributes(node),
         )
 
+    def created(self, unique: int, node: Node, number: int) -> bytes:
+        """The answer to create: the entry, and the open file's number."""
+        return wire.CREATE_OUT.pack(
+            wire.CREATE_OUT.size,
+            0,
+            unique,
+            node.ino,
+            0,
+            FOR_EVER_S,
+            FOR_EVER_S,
+            0,
+            0,
+            *self.attributes(node),
+            number,
+            wire.FOPEN_KEEP_CACHE,
+            0,
+        )
+
     def stat(self, unique: int, node: Node) -> bytes:
         """The answer to getattr and setattr."""
         size = wire.ATTR_OUT.size

@@ -80,7 +80,7 @@ class Server:
         try:
             # libfuse takes this name for a descriptor that somebody else has mounted.
             adapter = Adapter(self.overlay, self.counter)
-            self._handles = adapter.handles
+            self._adapter = adapter
             pyfuse3.init(adapter, f"/dev/fd/{self._session_fd}", set())
         except RuntimeError as error:
             raise MountError(f"cannot start a session: {error}") from error
@@ -94,7 +94,8 @@ class Server:
         reply = handshake.answer(request, page_bytes=page_bytes, is_stateless=is_stateless)
         self._express = Express(
             self.overlay,
-            self._handles,
+            self._adapter.changes,
+            self._adapter.handles,
             self.counter,
             self._buffer,
             self._device_fd,

@@ -28,6 +28,8 @@ class Opcode(IntEnum):
     WRITE = 16
     RELEASE = 18
     FSYNC = 20
+    SETXATTR = 21
+    GETXATTR = 22
     FLUSH = 25
     OPENDIR = 27
     READDIR = 28
@@ -90,10 +92,10 @@ _NOTIFY_INVAL_INODE = 2
 _INVAL_INODE_OUT = struct.Struct("=IiQQqq")
 
 
-def invalidation(nodeid: int) -> bytes:
+def invalidation(nodeid: int, *, attributes_only: bool = False) -> bytes:
     """The notice that the kernel's attributes and pages of a file are out of date."""
-    size = _INVAL_INODE_OUT.size
-    return _INVAL_INODE_OUT.pack(size, _NOTIFY_INVAL_INODE, 0, nodeid, 0, 0)
+    size, offset = _INVAL_INODE_OUT.size, -1 if attributes_only else 0
+    return _INVAL_INODE_OUT.pack(size, _NOTIFY_INVAL_INODE, 0, nodeid, offset, 0)
 
 
 def device_number(rdev: int) -> int:
