@@ -13,11 +13,13 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from sandbox import census, syscalls
 from sandbox.census import Process
+from sandbox.denial import Denials
 from sandbox.end import Cause, End, Unstarted, exit_code_of, read_end
 from sandbox.entry import Entry, Failure, has_begun, read_report
 from sandbox.errors import JailError
@@ -47,6 +49,7 @@ class Child:
         program: str | None,
         report_fd: int | None = None,
         entry: Entry | None = None,
+        names: Mapping[int, str] | None = None,
     ) -> None:
         self.pid = pid
         self.agent: int | None = None
@@ -65,6 +68,8 @@ class Child:
         self._program = program
         self._report_fd = report_fd
         self._entry = entry
+        self._names = names or {}
+        self._denials: Denials | None = None
         self._failure: Failure | None = None
         self._built = False
         self._end: End | None = None
@@ -156,6 +161,11 @@ class Child:
             if process.pid != self.pid and process.pid not in inner and process.state != "Z"
         )
 
+    @property
+    def denied(self) -> dict[str, int]:
+        """How often each system call was denied so far; where nobody is told, always empty."""
+        return self._denials.counts if self._denials is not None else {}
+
     def agent_state(self) -> str:
         """The command's state as in /proc/PID/stat: "T" is stopped; empty where it has ended."""
         if self.agent is None or self.has_exited:
@@ -195,6 +205,8 @@ class Child:
             os.close(self._agent_pidfd)
         if self._report_fd is not None:
             os.close(self._report_fd)
+        if self._denials is not None and self._end is not None:
+            self._denials.close()
         self._status_fd = -1
 
     def __enter__(self) -> Self:
@@ -242,7 +254,9 @@ class Child:
         assert self._entry is not None
         report = b""
         while _readable(report_fd, max(deadline - time.monotonic(), 0)):
-            part = os.read(report_fd, 4096)
+            part, fds = _received(report_fd)
+            for listener in fds:
+                self._denials = Denials(listener, self._names)
             if not part:
                 self._failure = read_report(report, self._entry)
                 self._built = has_begun(report) or self._failure is not None
@@ -296,6 +310,16 @@ class Child:
             return ""
         lines = text.decode(errors="replace").strip().splitlines()
         return lines[-1].removeprefix("bwrap: ") if lines else ""
+
+
+def _received(fd: int) -> tuple[bytes, list[int]]:
+    """What comes in on the socket `fd`, and descriptors that come along (unix(7))."""
+    channel = socket.socket(fileno=fd)
+    try:
+        data, fds, _, _ = socket.recv_fds(channel, 4096, 1, socket.MSG_CMSG_CLOEXEC)
+    finally:
+        channel.detach()
+    return data, fds
 
 
 def _readable(fd: int, timeout_s: float | None) -> bool:

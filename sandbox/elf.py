@@ -64,7 +64,7 @@ class Put:
     """Stores `value` in a slot."""
 
     slot: int
-    value: int | Constant
+    value: Value
 
 
 @dataclass(frozen=True, slots=True)

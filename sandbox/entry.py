@@ -29,6 +29,7 @@ _NUMBERS = {
     "openat": (257, 56),
     "prlimit64": (302, 261),
     "seccomp": (317, 277),
+    "sendmsg": (46, 211),
     "write": (1, 64),
 }
 
@@ -36,7 +37,9 @@ _AT_FDCWD = -100
 _O_PATH_CLOEXEC = 0x20_0000 | 0x8_0000
 _F_SETFD, _FD_CLOEXEC = 2, 1
 _CLOSE_RANGE_CLOEXEC = 4
-_SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_LOG = 1, 2
+_SECCOMP_SET_MODE_FILTER = 1
+_SECCOMP_FILTER_FLAG_LOG, _SECCOMP_FILTER_FLAG_NEW_LISTENER = 2, 8
+_SOL_SOCKET, _SCM_RIGHTS = 1, 1
 _LANDLOCK_RULE_PATH_BENEATH = 1
 
 # Reports about no step: what follows are attempts at execve(2); none of them succeeded.
@@ -112,13 +115,10 @@ def entry_of(
         call("close-on-exec", "fcntl", fd, _F_SETFD, _FD_CLOEXEC)
     # Nothing else is open, as far as anybody knows (Linux 5.11).
     call("close-on-exec", "close_range", 3, 0xFFFF_FFFF, _CLOSE_RANGE_CLOEXEC, may_fail=True)
-    if filter_program is not None:
-        # struct sock_fprog. FLAG_LOG: what it denies is told to the kernel's audit.
-        steps.append(("seccomp", Put(0, len(filter_program) // 8)))
-        steps.append(("seccomp", Put(1, Constant(filter_program))))
-        arguments = (_SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_LOG, Slot(0, address=True))
-        call("the filter of system calls", "seccomp", *arguments)
-    call("report", "write", REPORT_FD, Constant(_READY), len(_READY))
+    if filter_program is None:
+        call("report", "write", REPORT_FD, Constant(_READY), len(_READY))
+    else:
+        steps += _seccomp(filter_program, machine, notify=features.notifies)
     steps += ((path, Exec(encoded(path))) for path in _candidates(spec))
     call("report", "write", REPORT_FD, Constant(_NOT_EXECUTED), len(_NOT_EXECUTED))
     return Entry(
@@ -153,6 +153,33 @@ def _landlock(domain: Domain, machine: str) -> Iterable[tuple[str, Step]]:
         what = (Slot(ruleset), _LANDLOCK_RULE_PATH_BENEATH, Slot(rights, address=True), 0)
         yield name, _call(machine, "landlock_add_rule", *what, may_fail=may_fail)
     yield "landlock", _call(machine, "landlock_restrict_self", Slot(ruleset), 0)
+
+
+def _seccomp(program: bytes, machine: str, *, notify: bool) -> Iterable[tuple[str, Step]]:
+    """Loads the filter, and reports that all is done; with the filter's listener, if there is one.
+
+    Without a listener the kernel's audit is told what is denied (FLAG_LOG).
+    """
+    flag = _SECCOMP_FILTER_FLAG_NEW_LISTENER if notify else _SECCOMP_FILTER_FLAG_LOG
+    message, vector, control = 2, 9, 11  # slots of a struct msghdr, an iovec and a cmsghdr
+    yield "seccomp", Put(0, len(program) // 8)  # struct sock_fprog
+    yield "seccomp", Put(1, Constant(program))
+    loading = (_SECCOMP_SET_MODE_FILTER, flag, Slot(0, address=True))
+    yield (
+        "the filter of system calls",
+        _call(machine, "seccomp", *loading, into=control + 2 if notify else None),
+    )
+    if not notify:
+        yield "report", _call(machine, "write", REPORT_FD, Constant(_READY), len(_READY))
+        return
+    layout: list[elf.Value] = [
+        *(0, 0, Slot(vector, address=True), 1, Slot(control, address=True), 24, 0),
+        *(Constant(_READY), len(_READY)),
+        *(20, _SOL_SOCKET | _SCM_RIGHTS << 32),  # then the listener
+    ]
+    for slot, item in enumerate(layout, message):
+        yield "report", Put(slot, item)
+    yield "report", _call(machine, "sendmsg", REPORT_FD, Slot(message, address=True), 0)
 
 
 def _candidates(spec: JailSpec) -> Iterable[str]:

@@ -53,6 +53,7 @@ class Features:
         bwrap: absolute path of bubblewrap, "" where there is none.
         bwrap_version: e.g. (0, 8, 0).
         seccomp: seccomp filters can be loaded, on an architecture that we have a filter for.
+        notifies: a filter can have somebody who answers (not where one further out has, LXD's say).
         landlock_abi: 0 where there is no landlock.
         machine: architecture, as uname(2) says.
         rows: everything that was looked at, in the order of importance.
@@ -61,6 +62,7 @@ class Features:
     bwrap: str
     bwrap_version: tuple[int, ...] = (0, 8, 0)
     seccomp: bool = False
+    notifies: bool = False
     landlock_abi: int = 0
     machine: str = "x86_64"
     rows: tuple[Row, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -20,6 +20,9 @@ class Held(Protocol):
 
     @property
     def seen(self) -> Set[int]: ...
+
+    @property
+    def denied(self) -> Mapping[str, int]: ...
 
     @property
     def has_exited(self) -> bool: ...

@@ -16,13 +16,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 
 from sandbox import launch, namespace, syscalls, trial
 from sandbox.end import Exited, Unstarted
 from sandbox.errors import HostError, SandboxError
 from sandbox.feature import Features, Mechanism, Row
 from sandbox.jail import JailSpec, Mask
-from sandbox.seccomp import MACHINES
+from sandbox.landlock import ABI_MINIMUM, ABI_SCOPES
+from sandbox.seccomp import ALLOW_ALL, MACHINES
 
 BWRAP_MINIMUM = (0, 8, 0)
 KERNEL_MINIMUM = (5, 8)
@@ -66,14 +68,7 @@ def probe(state: str | None = None) -> Features:
         _pidfd(),
         _cgroups(),
     )
-    return Features(
-        bwrap=bwrap,
-        bwrap_version=version,
-        seccomp=features.seccomp,
-        landlock_abi=abi,
-        machine=machine,
-        rows=rows,
-    )
+    return replace(features, notifies=features.seccomp and _can_notify(), rows=rows)
 
 
 def require(features: Features) -> None:
@@ -299,6 +294,22 @@ def _existing(path: str) -> str:
     return path
 
 
+def _can_notify() -> bool:
+    """Whether a filter may have a listener: one in a chain (seccomp(2), EBUSY), and some container
+    runtimes have it already.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+            flag = syscalls.SECCOMP_FILTER_FLAG_NEW_LISTENER
+            syscalls.seccomp_filter(ALLOW_ALL, flag)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
 def _seccomp(features: Features) -> Row:
     return Row(
         mechanism=Mechanism.SECCOMP,
@@ -317,11 +328,18 @@ def _landlock(abi: int) -> Row:
         mechanism=Mechanism.LANDLOCK,
         ok=abi >= 6,
         needed=False,
-        detail=f"ABI {abi}: signals and abstract sockets stay inside the lane"
-        if abi >= 6
-        else "abstract unix sockets of the host can be reached from lanes with its network",
+        detail=_landlock_gives(abi),
         fix="" if abi >= 6 else fix,
     )
+
+
+def _landlock_gives(abi: int) -> str:
+    if abi < ABI_MINIMUM:
+        return f"ABI {abi}: what a lane may write is decided by its mounts alone"
+    files = f"ABI {abi}: writes only below the lane's directories"
+    if abi < ABI_SCOPES:
+        return f"{files}; abstract sockets of the host can be reached from lanes with its network"
+    return f"{files}; signals and abstract sockets stay inside the lane"
 
 
 def _confinement(features: Features) -> Row:

@@ -14,7 +14,7 @@ from sandbox.entry import entry_of
 from sandbox.feature import Features
 from sandbox.jail import JailSpec
 from sandbox.namespace import Stage
-from sandbox.seccomp import assemble
+from sandbox.seccomp import assemble, names
 
 # A jail takes milliseconds. This only bounds a host that hangs, e.g. in a dead network mount.
 BUILD_S = 30.0
@@ -52,7 +52,9 @@ def start(
     resources = {**spec.resources, **(limits or {})}
     entry = None
     if features.has_entry:
-        filter_program = (seccomp or assemble(features.machine)) if features.seccomp else None
+        filter_program = None
+        if features.seccomp:
+            filter_program = seccomp or assemble(features.machine, notify=features.notifies)
         entry = entry_of(spec, features, limits=resources, filter_program=filter_program)
     opened: list[int] = []
 
@@ -76,8 +78,9 @@ def start(
         }
         if entry is not None:
             fds[jail.ENTRY_FD] = own(_executable("entry", entry.program))
-            report_r, report_w = os.pipe()
-            fds[jail.REPORT_FD] = own(report_w)
+            # Not a pipe: the filter's listener comes along.
+            reader, writer = socket.socketpair()
+            report_r, fds[jail.REPORT_FD] = reader.detach(), own(writer.detach())
         for index, file in enumerate(spec.files):
             fds[jail.FIRST_FILE_FD + index] = own(_memory("file", file.content))
         image = spawn.Image(
@@ -113,6 +116,7 @@ def start(
         program=_find_program(spec) if entry is None else None,
         report_fd=report_r,
         entry=entry,
+        names=names(features.machine) if features.seccomp else {},
     )
     child.await_built(built, build_s)
     return child

@@ -27,6 +27,7 @@ _NEWEST = 469
 # linux/seccomp.h
 KILL_PROCESS = 0x8000_0000
 ALLOW = 0x7FFF_0000
+USER_NOTIF = 0x7FC0_0000
 _ERRNO = 0x0005_0000
 
 # offsets in struct seccomp_data
@@ -170,8 +171,21 @@ def number_of(name: str, machine: str) -> int | None:
     return NUMBERS[name][0 if machine == "x86_64" else 1]
 
 
-def assemble(machine: str) -> bytes:
-    """The program for `machine` (a key of MACHINES), as an array of struct sock_filter."""
+ALLOW_ALL = _INSTRUCTION.pack(_RETURN, 0, 0, ALLOW)
+
+
+def names(machine: str) -> dict[int, str]:
+    """Number → name of all that there is a rule for."""
+    numbers = ((number_of(name, machine), name) for name in NUMBERS)
+    return {number: name for number, name in numbers if number is not None}
+
+
+def assemble(machine: str, *, notify: bool = False) -> bytes:
+    """The program for `machine` (a key of MACHINES), as an array of struct sock_filter.
+
+    Attributes:
+        notify: what is denied by EPERM is told to a listener, who has to answer that.
+    """
     program = [
         _instruction(_LOAD, _ARCH),
         # 32-bit programs of x86_64 come with other numbers for everything.
@@ -184,14 +198,15 @@ def assemble(machine: str) -> bytes:
     for rule in RULES:
         number = number_of(rule.name, machine)
         if number is not None:
-            block = _block(rule)
+            told = notify and rule.error == errno.EPERM
+            block = _block(rule, USER_NOTIF if told else _ERRNO | rule.error)
             program += [_instruction(_EQUAL, number, otherwise=len(block)), *block]
     return b"".join([*program, _instruction(_RETURN, ALLOW)])
 
 
-def _block(rule: Rule) -> list[bytes]:
+def _block(rule: Rule, denied: int) -> list[bytes]:
     """What is done once the number has matched. Always returns."""
-    deny, allow = _instruction(_RETURN, _ERRNO | rule.error), _instruction(_RETURN, ALLOW)
+    deny, allow = _instruction(_RETURN, denied), _instruction(_RETURN, ALLOW)
     if rule.match is None:
         return [deny]
     jump = _ANY_BIT if rule.match is Match.ANY_BIT else _EQUAL

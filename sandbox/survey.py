@@ -50,6 +50,7 @@ def survey(
         toolchains=tuple(_toolchains(home)),
         home_paths=tuple(_home_paths(home, home_read)),
         secrets=tuple(_secrets(home)),
+        sockets=tuple(_sockets()),
         barred=tuple(dict.fromkeys(_barred((home, *targets), uid))),
         passwd=_text("/etc/passwd"),
         group=_text("/etc/group"),
@@ -86,6 +87,21 @@ def _secrets(home: str) -> Iterable[Secret]:
             real = os.path.realpath(path)
             if os.path.exists(real):
                 yield Secret(real, os.path.isdir(real))
+
+
+def _sockets() -> Iterable[str]:
+    """Unix sockets of this network namespace that have a path which leads to them (proc(5))."""
+    found = set()
+    for line in _text("/proc/net/unix").splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8 and fields[7].startswith("/"):
+            found.add(os.path.realpath(fields[7]))
+    for path in sorted(found):
+        try:
+            if stat.S_ISSOCK(os.lstat(path).st_mode):
+                yield path
+        except OSError:  # removed, or of another mount namespace
+            continue
 
 
 def _barred(targets: Iterable[str], uid: int) -> Iterable[str]:

@@ -44,6 +44,7 @@ class Ground:
         toolchains: (where it really is, where it is seen) of those that exist.
         home_paths: the same for what `home_read` asks for.
         secrets: those that exist.
+        sockets: unix sockets that somebody listens on, by what they really are.
         barred: ancestors of the repository that the lane's uid cannot traverse.
         passwd, group: contents of the files in /etc.
         user: login name of the lane's uid; "" where it has none.
@@ -57,6 +58,7 @@ class Ground:
     toolchains: tuple[tuple[str, str], ...] = ()
     home_paths: tuple[tuple[str, str], ...] = ()
     secrets: tuple[Secret, ...] = ()
+    sockets: tuple[str, ...] = ()
     barred: tuple[str, ...] = ()
     passwd: str = ""
     group: str = ""
@@ -186,7 +188,7 @@ def jail_of(lane: Lane, ground: Ground) -> JailSpec:
         netns=lane.way_out.netns if lane.way_out else None,
         tty=lane.tty,
     )
-    spec = _without(spec, ground.secrets, lane.hidden)
+    spec = _without(spec, ground.secrets, ground.sockets, lane.hidden)
     return replace(spec, env=_environment(lane, ground, spec))
 
 
@@ -236,9 +238,16 @@ def _toolchains(ground: Ground) -> Iterable[Bind]:
             yield Bind(source, target)
 
 
-def _without(spec: JailSpec, secrets: Iterable[Secret], hidden: Iterable[str]) -> JailSpec:
-    """`spec` with masks over every place where something secret or hidden would be seen."""
-    unwanted = dict.fromkeys(hidden, True)
+def _without(
+    spec: JailSpec, secrets: Iterable[Secret], sockets: Iterable[str], hidden: Iterable[str]
+) -> JailSpec:
+    """`spec` with masks over every place where something secret or hidden would be seen.
+
+    A socket can be connected to through a read-only mount (unix(7) asks for write permission of
+    the file, not of the mount), so services that listen in odd places are hidden one by one.
+    """
+    unwanted = dict.fromkeys(sockets, False)
+    unwanted |= dict.fromkeys(hidden, True)
     unwanted |= {secret.path: secret.is_directory for secret in secrets}
     masks, files = list(spec.masks), list(spec.files)
     for path, places in places_of(spec, unwanted).items():

@@ -95,6 +95,11 @@ class Ward:
                 )
         return self._end
 
+    @property
+    def denied(self) -> dict[str, int]:
+        """Nobody counts what is denied without namespaces: the kernel's audit is told."""
+        return {}
+
     def terminate(self, number: int = signal.SIGTERM) -> bool:
         """Sends a signal to the command. False: there is none any more, or none was ever seen."""
         if self._agent_pidfd is None or self._end is not None:

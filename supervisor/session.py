@@ -129,6 +129,8 @@ class Session:
             if logs is not None:
                 logs.close()
         self._result = finale.result if finale is not None else None
+        if denied := child.denied:
+            self._tell("jail.denied", calls=denied)
         if self._ending.left:
             names = [f"{one.name} ({one.pid})" for one in self._ending.left]
             self._tell("attempt.left", processes=names)

@@ -271,6 +271,28 @@ for name, (number, error) in {numbers!r}.items():
     assert (end, out) == (Exited(0), "")
 
 
+def test_what_was_denied_is_known_by_name(who: Who, features: Features) -> None:
+    if not features.notifies:
+        pytest.skip("a filter here can have no listener")
+
+    def act(kept: Keeper) -> dict[str, int]:
+        script = "unshare -U true; unshare -m true; chroot / true; mount -t tmpfs x /tmp; true"
+        with kept.start(kept.spec("sh", "-c", script)) as jailed:
+            jailed.wait(DEADLINE_S)
+            return jailed.denied
+
+    assert keep(who, features, act) == {"unshare": 2, "chroot": 1, "mount": 1}
+
+
+def test_where_nobody_can_be_told_calls_are_denied_all_the_same(
+    who: Who, features: Features
+) -> None:
+    untold = replace(features, notifies=False)
+    _, out = keep(who, untold, lambda kept: kept.run("unshare", "-U", "true"))
+
+    assert "Operation not permitted" in out
+
+
 def test_a_call_of_another_architecture_is_the_end(who: Who, features: Features) -> None:
     if not features.seccomp or features.machine != "x86_64":
         pytest.skip("needs seccomp on x86_64")
