@@ -27,6 +27,7 @@ from supervisor.publish import publish_all
 from supervisor.refusal import observe_checked
 from supervisor.schema import Hooks
 from supervisor.show import Look
+from supervisor.stale import remove_stale
 from supervisor.sweep import sweep
 from supervisor.views import status_document
 
@@ -50,6 +51,8 @@ def run(
     sprint.check_agents(wanted.agents, here.top)
     sprint.check_hooks(wanted.hooks, here.top)
     board = here.board
+    for path in remove_stale(board):
+        print(f"nanosup: removed a stale mount of a dead lane, {path}", file=sys.stderr)
     features = host.probe(str(here.state))
     if not features.row(Mechanism.LAYER_FORMAT).ok:
         board.prepare()  # one that cannot be written at all is to be called that

@@ -120,4 +120,3 @@ def test_stale_mount_of_ours_is_removed_and_another_refused(make: Make) -> None:
         subprocess.run(["umount", place], check=True)
     assert refused.returncode == 22
     assert str(place) in refused.stderr
-    assert scenario.run("up", "--plain").returncode == 0
