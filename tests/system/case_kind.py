@@ -14,11 +14,12 @@ from probe import GROUP, OWNER, Probe
 from sandbox.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, renameat2
 
 KINDS = ("file", "dir", "full", "fifo", "socket", "null", "block", "link", "dangling", "dirlink")
+DEVICES = ("null", "block")
 OLD_S = 1_111_111_111
 
 
 def make_kinds(root: Path, suffix: str = "") -> None:
-    """One of each, of OWNER."""
+    """One of each, of OWNER; no devices where that is not root's to do."""
     (root / f"file{suffix}").write_bytes(b"0123456789")
     (root / f"dir{suffix}").mkdir()
     (root / f"full{suffix}").mkdir()
@@ -29,14 +30,19 @@ def make_kinds(root: Path, suffix: str = "") -> None:
         os.chdir(root)
         bound.bind(f"socket{suffix}")
         os.chdir(here)
-    os.mknod(root / f"null{suffix}", stat.S_IFCHR | 0o644, os.makedev(1, 3))
-    os.mknod(root / f"block{suffix}", stat.S_IFBLK | 0o644, os.makedev(7, 200))
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.mknod(root / f"null{suffix}", stat.S_IFCHR | 0o644, os.makedev(1, 3))
+        os.mknod(root / f"block{suffix}", stat.S_IFBLK | 0o644, os.makedev(7, 200))
     (root / f"link{suffix}").symlink_to("file" + suffix)
     (root / f"dangling{suffix}").symlink_to("nowhere")
     (root / f"dirlink{suffix}").symlink_to("dir" + suffix)
     for kind in KINDS:
         path = root / (kind + suffix)
-        os.chown(path, OWNER, GROUP, follow_symlinks=False)
+        if kind in DEVICES and not is_root:
+            continue
+        if is_root:
+            os.chown(path, OWNER, GROUP, follow_symlinks=False)
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() else 0o644)
         os.utime(path, (OLD_S, OLD_S), follow_symlinks=False)

@@ -20,6 +20,7 @@ import case_right
 import pytest
 from mounting import Stage, enter_private_namespace, kernel_overlay, served, staged
 from probe import Probe, stamps_finely
+from test_overlay_user import ORDINARY_UID, as_ordinary_user
 
 CASES = {**case_kind.CASES, **case_name.CASES, **case_right.CASES, **case_content.CASES}
 BORN, LOWER = "born", "lower"
@@ -84,18 +85,23 @@ def trees() -> Iterator[Trees]:
 
 def transcript(trees: Trees, kind: str, name: str, variant: str) -> Transcript:
     """What that tree answered."""
-    prepare, act = CASES[name]
+    prepare, _act = CASES[name]
     directory = trees.roots[kind] / name
-    old = os.umask(0o022)
     if variant == BORN:
         directory = trees.roots[kind] / BORN / name
         directory.mkdir()
         directory.chmod(0o777)
         prepare(directory)
+    return acted(directory, name, waits=trees.waits)
+
+
+def acted(directory: Path, name: str, *, waits: bool) -> Transcript:
+    """What the case is answered in a directory that was prepared for it."""
+    old = os.umask(0o022)
     os.chdir(directory)
-    probe = Probe(waits=trees.waits)
+    probe = Probe(waits=waits)
     try:
-        act(probe)
+        CASES[name][1](probe)
     finally:
         probe.close()
         os.chdir("/")
@@ -113,6 +119,17 @@ def differences(ours: Transcript, theirs: Transcript) -> list[str]:
     ]
 
 
+def unknown(name: str, ours: Transcript, plain: Transcript) -> list[str]:
+    """The differences that are not in the list of divergences."""
+    unexpected = []
+    for line in differences(ours, plain):
+        known = [d for d in DIVERGENCES if re.fullmatch(d[0], name) and re.match(d[1], line)]
+        _matched.update(known)
+        if not known:
+            unexpected.append(line)
+    return unexpected
+
+
 _matched: set[tuple[str, str]] = set()
 
 
@@ -120,12 +137,7 @@ _matched: set[tuple[str, str]] = set()
 @pytest.mark.parametrize("name", CASES)
 def test_it_answers_as_a_plain_directory_does(trees: Trees, name: str, variant: str) -> None:
     plain = transcript(trees, "plain", name, variant)
-    unexpected = []
-    for line in differences(transcript(trees, "ours", name, variant), plain):
-        known = [d for d in DIVERGENCES if re.fullmatch(d[0], name) and re.match(d[1], line)]
-        _matched.update(known)
-        if not known:
-            unexpected.append(line)
+    unexpected = unknown(name, transcript(trees, "ours", name, variant), plain)
     if unexpected:
         kernel = set(differences(transcript(trees, "kernel", name, variant), plain))
         marked = [x + (" (the kernel's too)" if x in kernel else "") for x in unexpected]
@@ -137,3 +149,42 @@ def test_every_divergence_that_is_allowed_was_seen(trees: Trees) -> None:
     if len(_matched) and len(_matched) < len(DIVERGENCES):
         missing = [d for d in DIVERGENCES if d not in _matched]
         pytest.fail(f"no longer seen: {missing}")
+
+
+# What root alone prepares, or what changes users, is left out.
+OF_A_USER = [
+    *(f"calls on {kind}" for kind in case_kind.KINDS if kind not in case_kind.DEVICES),
+    *case_name.CASES,
+    *(name for name in case_content.CASES if name != "times"),
+]
+
+
+def test_an_ordinary_users_server_answers_so_too() -> None:
+    place = Path(tempfile.mkdtemp(prefix="nanosup-user-", dir="/tmp"))
+    place.chmod(0o755)
+    if os.geteuid() == 0:
+        os.chmod("/dev/fuse", 0o666)
+        os.chown(place, ORDINARY_UID, ORDINARY_UID)
+
+    def act() -> None:
+        (place / "base").mkdir()
+        (place / "base/from-git").write_text("x")
+        stage = staged(place)
+        layer, plain = stage.directory("layer"), stage.directory("plain")
+        for name in OF_A_USER:
+            (layer / name).mkdir()
+            CASES[name][0](layer / name)
+        subprocess.run(["cp", "-a", f"{layer}/.", f"{plain}/"], check=True)
+        waits = not stamps_finely(plain)
+        failures = []
+        with served(replace(stage.writable(), layers=(str(layer),))) as lane:
+            for name in OF_A_USER:
+                theirs = acted(plain / name, name, waits=waits)
+                ours = acted(lane.mountpoint / name, name, waits=waits)
+                failures += [f"{name}: {line}" for line in unknown(name, ours, theirs)]
+        assert not failures, "\n".join(failures)
+
+    try:
+        as_ordinary_user(act)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)

@@ -16,7 +16,7 @@ from mounting import Stage, served, staged
 
 from sandbox.syscalls import CLONE_NEWNS, CLONE_NEWUSER, MS_REC, MS_SLAVE, mount, prctl, unshare
 
-_UID = 54321
+ORDINARY_UID = 54321
 _PR_SET_DUMPABLE = 4
 
 
@@ -27,7 +27,7 @@ def place() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="nanosup-user-", dir="/tmp"))
     path.chmod(0o755)
     if os.geteuid() == 0:
-        os.chown(path, _UID, _UID)
+        os.chown(path, ORDINARY_UID, ORDINARY_UID)
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
@@ -42,8 +42,8 @@ def as_ordinary_user(act: Callable[[], None]) -> None:
             os.close(reader)
             if os.geteuid() == 0:
                 os.setgroups([])
-                os.setresgid(_UID, _UID, _UID)
-                os.setresuid(_UID, _UID, _UID)
+                os.setresgid(ORDINARY_UID, ORDINARY_UID, ORDINARY_UID)
+                os.setresuid(ORDINARY_UID, ORDINARY_UID, ORDINARY_UID)
                 # Else /proc/self stays root's.
                 prctl(_PR_SET_DUMPABLE, 1)
             uid, gid = os.getuid(), os.getgid()
