@@ -136,6 +136,18 @@ class Scenario(Fleet):
             self.env.clear()
             self.env.update(kept)
 
+    @contextmanager
+    def shifted(self, seconds: int) -> Iterator[None]:
+        """What is started meanwhile has a wall clock that is ahead by `seconds`."""
+        kept = dict(self.env)
+        self.env["PYTHONPATH"] = _DOOM
+        self.env["NANOSUP_TEST_WALL_S"] = str(seconds)
+        try:
+            yield
+        finally:
+            self.env.clear()
+            self.env.update(kept)
+
     # What is there
 
     def sprints(self) -> list[Any]:

@@ -1,8 +1,9 @@
 """Kills one process as it enters its n-th call that others could see the effect of.
 
-Python imports this module at its start wherever PYTHONPATH names its directory. It says which
-process is meant: `up`, the template, or a keeper (a fork of the template). Between two such calls
-nothing happens that another process could tell, so "before each of them" is "at any moment".
+Python imports this module at its start wherever PYTHONPATH names its directory. NANOSUP_TEST_DOOM
+says which process is meant: `up`, the template, or a keeper (a fork of the template). Between two
+such calls nothing happens that another process could tell, so "before each of them" is "at any
+moment". NANOSUP_TEST_WALL_S sets the wall clock on, or back, by seconds.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 _OS_CALLS = (
@@ -81,3 +83,8 @@ if wanted := os.environ.get("NANOSUP_TEST_DOOM"):
 
     # A method of a C class cannot be replaced; a connection's class can.
     socket.socket = Socket  # type: ignore[misc]
+
+if shift := os.environ.get("NANOSUP_TEST_WALL_S"):
+    wall, wall_ns, shift_s = time.time, time.time_ns, int(shift)
+    time.time = lambda: wall() + shift_s
+    time.time_ns = lambda: wall_ns() + shift_s * 10**9
