@@ -15,7 +15,7 @@ import msgspec
 
 from sandbox.tier import requirement_names
 from supervisor import ijson
-from supervisor.constraint import check_network, resolve
+from supervisor.constraint import check_home_paths, check_network, resolve
 from supervisor.errors import ConfigError
 from supervisor.gate import gated, shipped, with_default
 from supervisor.graph import Graph, check_name, default_phases, nearest
@@ -288,6 +288,9 @@ def _agent(name: str, table: AgentTable, workspace: Workspace) -> Agent:
     else:
         base = preset(table.preset, f"agents.{name}.preset")
     command = table.command or base.command
+    write_back = _joined(base.write_back, table.write_back)
+    check_home_paths(write_back, f"agents.{name}.write_back")
+    check_home_paths(table.credentials, f"agents.{name}.credentials")
     return msgspec.structs.replace(
         base,
         name=name,
@@ -295,7 +298,8 @@ def _agent(name: str, table: AgentTable, workspace: Workspace) -> Agent:
         command=(*command, *table.args),
         env={**base.env, **table.env},
         pass_env=_joined(base.pass_env, table.pass_env),
-        credentials=_joined(base.credentials, table.credentials),
+        credentials=_joined(base.credentials, table.credentials, write_back),
+        write_back=write_back,
         home_read=_joined(base.home_read, table.home_read, workspace.home_read),
         end_events=_joined(base.end_events, table.end_events, table.fail_events),
         fail_events=_joined(base.fail_events, table.fail_events),

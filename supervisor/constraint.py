@@ -29,6 +29,17 @@ def check_network(network: str | Words, where: str) -> None:
         ) from None
 
 
+def check_home_paths(paths: Words, where: str) -> None:
+    """Raises ConfigError unless all are relative paths that stay below HOME."""
+    for path in paths:
+        parts = path.removesuffix("/").split("/")
+        if any(part in ("", ".", "..") for part in parts) or "\0" in path or parts[0] == "~":
+            raise ConfigError(
+                f"{where}: {path!r} is not a path below HOME",
+                hint='write it relative to HOME, such as ".codex/auth.json"',
+            )
+
+
 def resolve(table: LimitsTable, where: str) -> Limits:
     """`limits` of a phase or an agent.
 

@@ -72,6 +72,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         env: variables set in the lane.
         pass_env: names of host variables handed on where they are set (API keys).
         credentials: paths under the user's HOME, copied into the lane's HOME before each attempt.
+        write_back: those of them that come back to the user's HOME if the agent refreshed them.
         home_read: toolchain paths under the user's HOME, bound read-only.
         end_events: an output line that is a JSON object whose "type" is one of these ends the work.
         fail_events: those of them that say that the work failed.
@@ -87,6 +88,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     env: dict[str, str] = {}
     pass_env: tuple[str, ...] = ()
     credentials: tuple[str, ...] = ()
+    write_back: tuple[str, ...] = ()
     home_read: tuple[str, ...] = ()
     end_events: tuple[str, ...] = ()
     fail_events: tuple[str, ...] = ()

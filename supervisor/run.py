@@ -51,6 +51,7 @@ from supervisor.owner import stamp
 from supervisor.pause import paused_question
 from supervisor.phase import Agent, Phase
 from supervisor.record import AttemptState, Outcome, Output, Snapshot, Sprint
+from supervisor.refresh import Refresh
 from supervisor.relay import hand_over
 from supervisor.session import Finding, Session
 from supervisor.vigil import Vigil
@@ -142,6 +143,7 @@ class Run:
             if not ending.stuck:
                 jailed.kill()
                 self.end = jailed.wait()
+                self._refresh.take_back(Path(self._lane.home))
             jailed.abandon()
             finding = session.find(jailed, self.end)
             if ending.served:
@@ -192,6 +194,7 @@ class Run:
             handoff=hand_over(repo, self._sprint, phase, self._attempt, self._layers),
         )
         Path(lane.prompt).write_text(text, encoding="utf-8")
+        self._refresh = Refresh(agent.write_back, Path.home(), self._tell)
         credential.copy(agent.credentials, Path.home(), Path(lane.home), uid=uid, gid=gid)
         return text
 

@@ -83,6 +83,7 @@ class AgentTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     env: dict[str, str] = {}
     pass_env: Words = ()
     credentials: Words = ()
+    write_back: Words = ()
     home_read: Words = ()
     end_events: Words = ()
     fail_events: Words = ()
