@@ -52,7 +52,7 @@ class Confinement:
         writes: directories below which all may be done.
         env: the whole environment.
         network: the host's network; else no sockets at all.
-        tty: descriptor 0 is a terminal of the lane's own.
+        tty: one of the descriptors 0 to 2 is a terminal, which is to be the controlling one.
     """
 
     argv: tuple[str, ...]

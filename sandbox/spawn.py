@@ -126,7 +126,7 @@ def _become(image: Image, keeper: int, complaint: int) -> NoReturn:
         _prefer_for_oom()
         syscalls.join_session_keyring()
         if image.terminal:
-            _take_terminal(image.uid, image.gid)
+            take_terminal(image.uid, image.gid)
         for kind, limit in {resource.RLIMIT_CORE: _NO_CORE, **image.limits}.items():
             set_limit(kind, limit)
         if os.getuid() != image.uid:
@@ -196,7 +196,7 @@ def arrange(fds: Mapping[int, int], *kept: int) -> tuple[int, ...]:
     return tuple(range(above, above + len(moved)))
 
 
-def _take_terminal(uid: int, gid: int) -> None:
+def take_terminal(uid: int, gid: int) -> None:
     fd = next(fd for fd in (0, 1, 2) if os.isatty(fd))
     os.fchown(fd, uid, gid)
     try:

@@ -9,14 +9,12 @@ landlock domain: nothing in the lane can trace or signal it.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import resource
 import select
 import signal
 import socket
-import termios
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import NoReturn
@@ -56,7 +54,10 @@ def serve(
         limits: resource.RLIMIT_* → limit.
     """
     try:
-        os.setsid()
+        if confinement.tty:
+            os.setpgid(0, 0)  # the terminal is the keeper's session's: what is typed is not for us
+        else:
+            os.setsid()
         report, control, keeper, lock = spawn.arrange(fds, report, control, keeper, lock)
         _become(confinement)
         if select.select([keeper], [], [], 0)[0]:
@@ -69,6 +70,9 @@ def serve(
 
 
 def _become(confinement: Confinement) -> None:
+    if confinement.tty:
+        for fd in filter(os.isatty, _STDIO):
+            os.fchown(fd, confinement.uid, confinement.gid)
     if os.getuid() != confinement.uid:
         os.setgroups([])
         os.setresgid(confinement.gid, confinement.gid, confinement.gid)
@@ -165,9 +169,10 @@ def _exec(
     try:
         signal.set_wakeup_fd(-1)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-        os.setsid()
         if confinement.tty:
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            spawn.take_terminal(confinement.uid, confinement.gid)
+        else:
+            os.setsid()
         syscalls.join_session_keyring()
         for kind, limit in {resource.RLIMIT_CORE: _NO_CORE, **limits}.items():
             spawn.set_limit(kind, limit)
