@@ -9,6 +9,7 @@ landlock domain: nothing in the lane can trace or signal it.
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import resource
@@ -53,6 +54,8 @@ def serve(
         lock: a descriptor that is held until all is over.
         limits: resource.RLIMIT_* → limit.
     """
+    # Descriptors get other numbers here: what the keeper has not collected yet must not close them.
+    gc.disable()
     try:
         if confinement.tty:
             os.setpgid(0, 0)  # the terminal is the keeper's session's: what is typed is not for us

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -101,6 +102,7 @@ class Overlaid:
 
 def _hold(told: int, keeper: int, lock: IO[bytes]) -> None:
     """Lives as long as the keeper or the jail, and with it the lock that it has inherited."""
+    gc.disable()  # files of the keeper that it would close: their numbers may be others' by then
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)

@@ -117,6 +117,7 @@ def check(top: Path, tier: str, status: Any) -> None:
     assert sprint["state"] == "completed", sprint
     attempts = {p["name"]: p["attempts"] for p in sprint["phases"]}
     assert {a["tier"] for one in attempts.values() for a in one} == {tier}
+    assert [len(one) for one in attempts.values()] == [1, 1], attempts
     (built,), (review,) = attempts["build"], attempts["inspect"]
     commit = built["commit"]
     assert git(top, "show", f"{commit}:README") == "hello\nmore"
