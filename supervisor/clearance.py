@@ -52,31 +52,48 @@ class Clearance:
         return tuple(gate.why for gate in self.gates if gate.why)
 
 
-def clear(sprint: Sprint, graph: Graph, views: Mapping[str, PhaseView]) -> Clearance:
+def clear(
+    sprint: Sprint,
+    graph: Graph,
+    views: Mapping[str, PhaseView],
+    *,
+    sealed_by: Graph | None = None,
+) -> Clearance:
     """What the gates of a sprint say of its head.
+
+    Args:
+        sealed_by: the graph by which the head was sealed, where that was another: what was a gate
+            then still is one. An attempt is signed with its graph, and a later graph with nothing.
 
     A gate that a later write phase waits for has judged what that one started from; where that
     one has gates of its own, it is they who judge what came of it.
     """
     head = lineage.head(sprint, views)
     sealed = head if head.height else None
-    gates = [gate for gate in graph.order if gate.gate and graph.writer_before(gate.name)]
-    return Clearance(
-        sealed,
-        _writer_of(head, views) if sealed else None,
-        tuple(
-            _report(gate, views[gate.name], None if _is_between(graph, gate) else head.tree)
-            for gate in gates
-        ),
-    )
+    gates = _gates(graph)
+    reports = [
+        _report(gate, views[gate.name], None if _is_between(graph, gate) else head.tree)
+        for gate in gates
+    ]
+    for gate in _gates(sealed_by or graph):
+        if gate.name not in [known.name for known in gates]:
+            why = f"{gate.name} was a gate when the tree was sealed, and has been taken away"
+            reports.append(GateReport(gate.name, 0, None, None, why))
+    return Clearance(sealed, writer_of(head, views)[0] if sealed else None, tuple(reports))
 
 
-def _writer_of(head: Snapshot, views: Mapping[str, PhaseView]) -> str | None:
+def writer_of(head: Snapshot, views: Mapping[str, PhaseView]) -> tuple[str | None, int]:
+    """The phase that sealed the head of its sprint, and the revision of the graph it went by."""
     for name, view in views.items():
         done = view.completed
         if done and done.outcome and done.outcome.sealed == head:
-            return name
-    return None
+            return name, done.owner.revision
+    return None, 0
+
+
+def _gates(graph: Graph) -> list[Phase]:
+    """Those behind a phase that writes."""
+    return [gate for gate in graph.order if gate.gate and graph.writer_before(gate.name)]
 
 
 def _is_between(graph: Graph, gate: Phase) -> bool:

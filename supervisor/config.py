@@ -6,6 +6,7 @@ line: the file, the key, what was expected.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from supervisor.constraint import check_home_paths, check_network, resolve
 from supervisor.errors import ConfigError
 from supervisor.gate import gated, shipped, with_default
 from supervisor.graph import Graph, check_name, default_phases, nearest
+from supervisor.name import file_fault
 from supervisor.phase import Agent, Phase
 from supervisor.resource import presets, prompts
 from supervisor.schema import AgentTable, File, Hooks, PhaseTable, Words, Workspace, convert
@@ -351,15 +353,11 @@ def _joined(*parts: Words) -> Words:
 
 
 def check_output(name: str, where: str) -> None:
-    """Raises ConfigError unless `name` is a plain file name."""
-    if (
-        name in ("", ".", "..")
-        or "/" in name
-        or len(name.encode()) > 255
-        or any(ord(letter) < 32 or ord(letter) == 127 for letter in name)
-    ):
+    """Raises ConfigError unless `name` is a plain file name, and one that can be handed on."""
+    if name in ("", ".", "..") or (fault := file_fault(os.fsencode(name))) is not None:
+        said = "is not a plain file name" if "/" in name or name in ("", ".", "..") else fault
         raise ConfigError(
-            f"{where}: outputs: {name!r} is not a plain file name",
+            f"{where}: outputs: {name!r} {said}",
             hint="outputs are files directly in $NANOSUP_OUTPUTS, such as 'review.json'",
         )
 

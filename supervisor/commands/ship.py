@@ -6,10 +6,11 @@ import json
 import sys
 
 from sandbox.repository import Repository
-from supervisor import ack, clearance, place
+from supervisor import ack, clearance, lineage, place
 from supervisor.board import Board, SprintDir
 from supervisor.clearance import Clearance
 from supervisor.errors import GateError
+from supervisor.graph import Graph
 from supervisor.observe import SprintView, observe
 from supervisor.provenance import check_phases
 from supervisor.record import Snapshot
@@ -27,7 +28,9 @@ def run(*, branch: str | None, sprint_id: str | None, as_json: bool) -> int:
     chosen = place.choose(board, sprint_id)
     seen = observe(chosen)
     repo = repository.find(here.top)
-    cleared = clearance.clear(seen.record, seen.graph, seen.phases)
+    _, revision = clearance.writer_of(lineage.head(seen.record, seen.phases), seen.phases)
+    then = Graph(chosen.record_at(revision).phases)
+    cleared = clearance.clear(seen.record, seen.graph, seen.phases, sealed_by=then)
     head = _check(board, chosen, seen, cleared, repo)
     name = branch or f"nanosup/{seen.record.id}"
     change = diff(repo, seen.record.base.commit, head.commit)

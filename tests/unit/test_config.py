@@ -81,6 +81,8 @@ def test_agent_option_takes_every_phase_without_a_file(tmp_path: Path) -> None:
         (AGENT + "[[phase]]\nrestarts = 1\n", "phase no. 1", ""),
         (AGENT + '[[phase]]\nname = "x"\noutputs = ["../y"]\n', "'../y' is not a plain file", ""),
         (AGENT + '[[phase]]\nname = "x"\noutputs = ["a/b"]\n', "'a/b' is not a plain file", ""),
+        (AGENT + '[[phase]]\nname = "x"\noutputs = [".y"]\n', "starts with a dot", ""),
+        (AGENT + '[[phase]]\nname = "x"\noutputs = ["a\\u0007"]\n', "control or invisible", ""),
         (AGENT + '[[phase]]\nname = "x"\nscratch = ["../y"]\n', "not a path inside", ""),
         (AGENT + '[[phase]]\nname = "x"\nscratch = ["/y"]\n', "not a path inside", ""),
         (AGENT + '[[phase]]\nname = "x"\nshare = [".git/x"]\n', "not a path inside", ""),
