@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import stat
 
@@ -11,6 +12,7 @@ from sandbox.errors import HostError, MountError
 from sandbox.syscalls import MNT_DETACH, MS_NODEV, MS_NOSUID, MS_RDONLY, mount, umount2
 
 _NAME = "nanosup"
+READ_AHEAD_KIB = 512
 
 
 def mount_device(mountpoint: str, *, is_writable: bool, allow_other: bool) -> int:
@@ -76,6 +78,29 @@ def _fusermount(mountpoint: str, *, is_writable: bool, allow_other: bool) -> int
         )
     os.set_inheritable(fds[0], False)
     return fds[0]
+
+
+def read_further_ahead(mountpoint: str) -> None:
+    """Lets the kernel ask for READ_AHEAD_KIB at a time instead of 128, where it allows that.
+
+    It is the superuser's to set. Nothing of the mount is asked, which nobody answers yet.
+    """
+    try:
+        with open("/proc/self/mountinfo", "rb") as mounts:
+            fields = [line.split(b" ", 5) for line in mounts]
+        path = os.fsencode(mountpoint)
+        device = next(f[2] for f in reversed(fields) if _unescaped(f[4]) == path)
+        with open(f"/sys/class/bdi/{device.decode()}/read_ahead_kb", "wb") as setting:
+            setting.write(b"%d" % READ_AHEAD_KIB)
+    except (OSError, StopIteration):
+        pass
+
+
+def _unescaped(field: bytes) -> bytes:
+    """A path as /proc/self/mountinfo writes it: space, tab, line end and backslash in octal."""
+    if b"\\" not in field:
+        return field
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)
 
 
 def unmount(mountpoint: str) -> bool:

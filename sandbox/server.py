@@ -17,7 +17,7 @@ import pyfuse3
 
 from sandbox import handshake, loop
 from sandbox.counter import Counter
-from sandbox.device import mount_device, unmount
+from sandbox.device import mount_device, read_further_ahead, unmount
 from sandbox.errors import MountError, SandboxError
 from sandbox.express import Express
 from sandbox.fuse import Adapter
@@ -102,6 +102,7 @@ class Server:
             is_stateless=is_stateless,
         )
         os.write(self._device_fd, reply)
+        read_further_ahead(self._spec.mountpoint)
         self._poll.register(self._device_fd, select.POLLIN)
 
     def run(self, ready_fd: int) -> None:

@@ -16,6 +16,7 @@ from enum import Enum
 
 from sandbox.conversion import crlf_of, encoding_of, is_binary
 from sandbox.gitattribute import Attributes, Line, Value, parse
+from sandbox.ignore import Rule
 
 SIZE_LIMIT_BYTES = 512 << 20  # core.bigFileThreshold: git converts no larger ones
 
@@ -116,7 +117,7 @@ class Rules:
     Directories without a `.gitattributes` of their own share those of the one above.
     """
 
-    __slots__ = ("_attributes", "converts")
+    __slots__ = ("_attributes", "_causes", "converts")
 
     def __init__(self, prefix: bytes, content: bytes, parent: Rules | None) -> None:
         """`prefix` is the directory's path from the top with a slash, or empty at the top."""
@@ -124,16 +125,35 @@ class Rules:
         if above is None and prefix:
             above = Attributes(b"", lambda: None, None)
         self._attributes: Attributes = Attributes(prefix, lambda: content, above)
+        lines = parse(content, macros=not prefix)
         self.converts: bool = (parent is not None and parent.converts) or any(
-            map(_may_convert, parse(content, macros=not prefix))
+            map(_may_convert, lines)
         )
+        # Most files match no line that could be the reason for a conversion, and need no more
+        # than to be asked about these. None: a macro may be the reason.
+        self._causes: tuple[tuple[int, Rule], ...] | None = None
+        above_causes = parent._causes if parent is not None else ()
+        if above_causes is not None and not any(
+            line.macro and _may_convert(line) for line in lines
+        ):
+            own = (line.rule for line in lines if line.rule is not None and _may_convert(line))
+            self._causes = (*above_causes, *((len(prefix), rule) for rule in own))
 
     def smudge(self, path: bytes) -> Smudge:
         """What is done to the file at `path`, from the top, that is in this directory or below."""
-        return smudge(self._attributes.resolve(path)) if self.converts else NOTHING
+        if not self.converts:
+            return NOTHING
+        if self._causes is not None:
+            name = path.rsplit(b"/", 1)[-1]
+            if not any(rule.matches(path[prefix:], name) for prefix, rule in self._causes):
+                return NOTHING
+        return smudge(self._attributes.resolve(path))
 
 
 def _may_convert(line: Line) -> bool:
     """Whether a line can be the reason for a conversion. (`text` alone says nothing here: it is
     about what is added.)"""
-    return any(name in _CONVERTING and value for name, value in line.states)
+    return any(
+        name in _CONVERTING and value and (name != b"eol" or value == b"crlf")
+        for name, value in line.states
+    )
