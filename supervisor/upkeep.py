@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from supervisor import ack, clock, disk, inventory, quarantine, removal, sweep
+from supervisor import ack, clock, disk, eviction, inventory, quarantine, removal, sweep
 from supervisor.attempt import Attempt
 from supervisor.board import Board
 from supervisor.errors import BoardError
@@ -32,6 +32,7 @@ class Kind(StrEnum):
     LAYER = "layer"
     BLOB = "blob"
     REF = "ref"
+    CHECKOUT = "checkout"
     LEFTOVER = "leftover"
 
 
@@ -115,6 +116,7 @@ class Upkeep:
         else:
             self._layers(needs, {item.id for item in rest})
             self._blobs(needs, [item.running for item in rest if item.running])
+            self._checkouts()
         self._leftovers()
         return self.report
 
@@ -176,6 +178,12 @@ class Upkeep:
 
     def _lane(self, name: str, attempt: Attempt, keep_upper: bool) -> None:
         lane = LaneDir(attempt.lane_path)
+        if lane.is_confined:
+            if keep_upper and not os.path.lexists(lane.upper) and os.path.lexists(lane.manifest):
+                self.report.kept.append(Kept(name, "another attempt needs it"))
+                return
+            if os.path.isdir(lane.room):
+                self._note(Kind.LANE, f"{name}: room", self._remove(lane.room))
         if keep_upper and os.path.lexists(lane.upper):
             paths = [path for path in _entries(lane.path) if path != lane.upper]
             self.report.kept.append(Kept(f"{name}: upper", "another attempt needs it"))
@@ -227,6 +235,17 @@ class Upkeep:
             disk.remove(aside)
             return
         self._note(Kind.BLOB, name, removal.remove(aside))
+
+    def _checkouts(self) -> None:
+        """Removes what lanes of the lower tiers have left beside the board."""
+        for path in eviction.rooms_left(self._board):
+            self._note(Kind.LANE, os.path.basename(path), self._remove(path))
+        for path in eviction.trees_left(self._board):
+            self._note(Kind.CHECKOUT, os.path.basename(path), self._remove(path))
+        with eviction.files_left(self._board) as paths:
+            freed = sum(self._remove(path) for path in paths)
+        if freed:
+            self._note(Kind.CHECKOUT, "files", freed)
 
     def _leftovers(self) -> None:
         if not self._dry and not self.report.damaged:
