@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 # Of a name, whatever is behind it: an inode and its share of a directory. So a lane cannot use up
 # all inodes with empty files either.
@@ -43,6 +43,16 @@ class Allowance:
         if self.used_bytes + size > self.limit_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.used_bytes += size
+
+    def within(self, fd: int, most_bytes: int, act: Callable[[], int]) -> int:
+        """Does what adds at most that many bytes to the file. Raises OSError (ENOSPC)."""
+        self.claim(most_bytes)
+        before = os.fstat(fd).st_blocks
+        try:
+            return act()
+        finally:
+            growth = (os.fstat(fd).st_blocks - before) * _BLOCK_BYTES
+            self.used_bytes += growth - most_bytes
 
     def note_freed(self) -> None:
         """Something was removed or made shorter: counting again may find less."""

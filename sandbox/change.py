@@ -59,6 +59,36 @@ class Changes:
         node.extras().handles.append(handle)
         return handle
 
+    def create_nameless(
+        self, parent: Directory, mode: int, flags: int, owner: tuple[int, int]
+    ) -> Handle:
+        """open(2) with O_TMPFILE. Raises OSError (EOPNOTSUPP) where the host has none."""
+        overlay = self._overlay
+        upper = overlay.require_upper()
+        upper.claim(ENTRY_BYTES)
+        overlay.lift(parent)
+        fd = upper.fd(parent)
+        mode = stat.S_IMODE(mode)
+        flags = flags & _KEPT_FLAGS | os.O_TMPFILE | os.O_CLOEXEC
+        file = os.open(b".", flags, mode, dir_fd=fd)
+        try:
+            chowned = self._owner(upper, parent, fd, fd, owner)
+            if chowned != (-1, -1):
+                os.fchown(file, *chowned)
+                if mode & 0o6000:
+                    os.fchmod(file, mode)
+            anchor = os.open(f"/proc/self/fd/{file}", os.O_PATH | os.O_CLOEXEC)
+        except BaseException:
+            os.close(file)
+            raise
+        mode |= stat.S_IFREG
+        node = Node(overlay.merge.born_ino(), mode, None, b"", Place.UPPER)
+        overlay.nodes[node.ino] = node
+        handle = Handle(node, file, owner[0] == 0)
+        node.extras().handles.append(handle)
+        node.extras().anchor = anchor
+        return handle
+
     def mknod(
         self, parent: Directory, name: bytes, mode: int, rdev: int, owner: tuple[int, int]
     ) -> Node:
@@ -127,13 +157,24 @@ class Changes:
         covered = name in parent.covered
         at, target = (upper.work_fd, upper.temporary()) if covered else (fd, name)
         extra = node.extras()
-        if node.parent is None:
-            # linkat(2) refuses a file whose link count has fallen to zero.
-            raise OSError(errno.ENOENT, "unlinked")
-        source_fd, source = upper.where(node)
-        os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=at, follow_symlinks=False)
+        is_nameless = node.parent is None
+        if is_nameless:
+            # Of O_TMPFILE. linkat(2) refuses a file whose link count has fallen to zero.
+            if extra.anchor < 0:
+                raise OSError(errno.ENOENT, "unlinked")
+            os.link(f"/proc/self/fd/{extra.anchor}", target, dst_dir_fd=at, follow_symlinks=True)
+        else:
+            source_fd, source = upper.where(node)
+            os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=at, follow_symlinks=False)
         if covered:
             self._uncover(upper, target, fd, name)
+        if is_nameless:
+            node.parent, node.name = parent, name
+            os.close(extra.anchor)
+            extra.anchor = -1
+            self._insert(parent, name, node)
+            return
+        assert node.parent is not None
         if not extra.links:
             extra.links.append((node.parent, node.name))
             overlay.merge.know_hard_link(node, upper.status(node).st_ino)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from sandbox import wire
 from sandbox.change import Changes
 from sandbox.counter import Counter, Kind
+from sandbox.extent import Extents
 from sandbox.handle import Handles
 from sandbox.listing import Listings
 from sandbox.mutation import Mutations
@@ -109,7 +110,9 @@ class Express:
         mutations = Mutations(
             overlay, changes, handles, counter, request, self._replies, self._send
         ).table
-        if not overlay.is_writable:
+        if overlay.is_writable:
+            mutations |= Extents(overlay, handles, counter, request, self._send).table
+        else:
             # Refused by the overlay, if root lets them come this far.
             for opcode in (Opcode.OPEN, Opcode.GETXATTR, Opcode.SETXATTR):
                 del mutations[opcode]

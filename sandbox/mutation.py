@@ -49,6 +49,7 @@ class Mutations:
         self.table: dict[int, Callable[[int, int, int, int], bool]] = {
             Opcode.OPEN: self._open,
             Opcode.CREATE: self._create,
+            Opcode.TMPFILE: self._create_nameless,
             Opcode.MKDIR: self._mkdir,
             Opcode.UNLINK: self._unlink,
             Opcode.RMDIR: self._rmdir,
@@ -94,6 +95,16 @@ class Mutations:
         name = bytes(self._view[_BODY + wire.CREATE_IN.size : length - 1])
         parent = self._overlay.directory(nodeid)
         handle = self._changes.create(parent, name, mode, flags, self._owner())
+        handle.node.lookups += 1
+        number = self._handles.keep(handle)
+        self._send(self._replies.created(unique, handle.node, number))
+        return True
+
+    def _create_nameless(self, unique: int, nodeid: int, _uid: int, _length: int) -> bool:
+        self._counts[Kind.CREATE] += 1
+        flags, mode, _, _ = wire.CREATE_IN.unpack_from(self._request, _BODY)
+        parent = self._overlay.directory(nodeid)
+        handle = self._changes.create_nameless(parent, mode, flags, self._owner())
         handle.node.lookups += 1
         number = self._handles.keep(handle)
         self._send(self._replies.created(unique, handle.node, number))

@@ -17,6 +17,7 @@ from sandbox.allowance import Allowance
 from sandbox.errors import MountError
 from sandbox.node import Directory, Node
 from sandbox.spec import MountSpec
+from sandbox.syscalls import FALLOC_FL_PUNCH_HOLE, fallocate
 
 _OPEN_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -79,6 +80,27 @@ class Upper:
         if self.allowance is not None:
             return self.allowance.write(fd, data, offset)
         return os.pwrite(fd, data, offset)
+
+    def allocate(self, fd: int, mode: int, offset: int, length: int) -> None:
+        """fallocate(2), within the allowance."""
+
+        def allocate() -> int:
+            fallocate(fd, mode, offset, length)
+            return 0
+
+        if self.allowance is None or mode & FALLOC_FL_PUNCH_HOLE:
+            allocate()
+            self.note_freed()
+        else:
+            self.allowance.within(fd, length, allocate)
+
+    def copy_range(self, source: int, source_at: int, fd: int, offset: int, count: int) -> int:
+        """copy_file_range(2), within the allowance."""
+
+        def copy() -> int:
+            return os.copy_file_range(source, fd, count, source_at, offset)
+
+        return copy() if self.allowance is None else self.allowance.within(fd, count, copy)
 
     def claim(self, size: int) -> None:
         """Counts bytes that are about to be added. Raises OSError (ENOSPC)."""

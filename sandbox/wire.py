@@ -42,7 +42,9 @@ class Opcode(IntEnum):
     FALLOCATE = 43
     READDIRPLUS = 44
     RENAME2 = 45
+    LSEEK = 46
     COPY_FILE_RANGE = 47
+    TMPFILE = 51
 
 
 # length opcode unique nodeid uid gid pid
@@ -61,6 +63,11 @@ RELEASE_IN = struct.Struct("=QIIQ")
 SETATTR_IN = struct.Struct("=IIQQQQQQIIIIIIII")
 FORGET_IN = struct.Struct("=Q")
 FORGET_ONE = struct.Struct("=QQ")
+FALLOCATE_IN = struct.Struct("=QQQII")  # fh offset length mode padding
+LSEEK_IN = struct.Struct("=QQII")  # fh offset whence padding
+LSEEK_OUT = struct.Struct("=IiQQ")
+# fh and offset of the source; node, fh and offset of the target; length flags
+COPY_FILE_RANGE_IN = struct.Struct("=QQQQQQQ")
 RENAME2_IN = struct.Struct("=QII")
 
 # ino size blocks atime mtime ctime, their nanoseconds, mode nlink uid gid rdev blksize flags

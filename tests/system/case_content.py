@@ -16,7 +16,7 @@ from typing import Any
 from case_kind import nothing
 from probe import Probe, tick
 
-from sandbox.syscalls import inotify_add_watch, inotify_events, inotify_init1
+from sandbox.syscalls import fallocate, inotify_add_watch, inotify_events, inotify_init1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.telldir.restype = ctypes.c_long
@@ -26,6 +26,7 @@ _libc.telldir.argtypes = _libc.readdir.argtypes = [ctypes.c_void_p]
 _libc.rewinddir.argtypes = _libc.closedir.argtypes = [ctypes.c_void_p]
 _libc.seekdir.argtypes = [ctypes.c_void_p, ctypes.c_long]
 
+KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16  # linux/falloc.h
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
@@ -125,6 +126,79 @@ def allocating(probe: Probe) -> None:
     probe.do("posix_fallocate negative", lambda: os.posix_fallocate(fd, -1, 10))
     reading = probe.opened("open r", "file", os.O_RDONLY)
     probe.do("posix_fallocate read-only", lambda: os.posix_fallocate(reading, 0, 10))
+
+
+def extents(probe: Probe) -> None:
+    """fallocate(2) in its modes, and lseek(2) to data and holes."""
+    for path in ("sparse", "file"):
+        fd = probe.opened("open", path, os.O_RDWR)
+        for mode in (0, KEEP_SIZE, KEEP_SIZE | PUNCH_HOLE, PUNCH_HOLE, ZERO_RANGE):
+            for offset, length in ((8192, 4096), (100, 50), (1 << 20, 8192), (0, 0), (6 << 20, 10)):
+                label = f"{path}: fallocate {mode} {offset} {length}"
+                arguments = (fd, mode, offset, length)
+                probe.moves(label, lambda a=arguments: fallocate(*a), path)
+                probe.look(fd, "size")
+                at = 0
+                places = []
+                while True:
+                    try:
+                        data = os.lseek(fd, at, os.SEEK_DATA)
+                        at = os.lseek(fd, data, os.SEEK_HOLE)
+                    except OSError as error:
+                        places.append(error.errno)
+                        break
+                    places += [data, at]
+                if mode != ZERO_RANGE:  # whether that is data depends on what is on the disk yet
+                    probe.note("extents", places)
+        probe.do("content", lambda f=fd: hash(os.pread(f, 10 << 20, 0)))
+        reading = probe.opened("open r", path, os.O_RDONLY)
+        probe.do("fallocate read-only", lambda f=reading: fallocate(f, 0, 0, 10))
+        probe.do("hole of a reader", lambda f=reading: os.lseek(f, 0, os.SEEK_HOLE))
+    probe.do("fallocate a directory", lambda: fallocate(os.open(".", os.O_RDONLY), 0, 0, 1))
+
+
+def nameless(probe: Probe) -> None:
+    """O_TMPFILE, and giving such a file a name."""
+    for user in ("root", "owner"):
+        for mode in (0o600, 0o4755, 0o2644):
+            flags = os.O_TMPFILE | os.O_RDWR
+            fd = probe.opened(f"tmpfile {mode:o}", ".", flags, mode, user)
+            if fd < 0:
+                continue
+            probe.look(fd, "nameless")
+            probe.do("write", lambda f=fd: os.write(f, b"content"))
+            probe.do("read", lambda f=fd: os.pread(f, 20, 2))
+            probe.do("chmod", lambda f=fd: os.fchmod(f, 0o640))
+            probe.do("setxattr", lambda f=fd: os.setxattr(f, "user.a", b"1"))
+            probe.do("reopen", lambda f=fd: os.read(os.open(f"/proc/self/fd/{f}", os.O_RDONLY), 9))
+            name = f"named.{user}.{mode:o}"
+            path = f"/proc/self/fd/{fd}".encode()
+            link = ("linkat", AT_FDCWD, path, AT_FDCWD, name.encode(), 0x400)
+            probe.moves("link", lambda a=link: _call(*a), ".")
+            probe.look(name)
+            probe.look(fd, "named")
+            probe.do("read by name", lambda n=name: Path(n).read_bytes())
+            probe.do("link again", lambda n=name: os.link(n, n + "2"))
+            probe.look(fd, "two names")
+            probe.do("unlink", lambda n=name: os.unlink(n))
+            probe.do(
+                "same file", lambda n=name, f=fd: os.stat(n + "2").st_ino == os.fstat(f).st_ino
+            )
+            probe.look(fd, "one name")
+    exclusive = probe.opened("exclusive", ".", os.O_TMPFILE | os.O_RDWR | os.O_EXCL, 0o600)
+    path = f"/proc/self/fd/{exclusive}".encode()
+    probe.do("link", lambda: _call("linkat", AT_FDCWD, path, AT_FDCWD, b"no", 0x400))
+    os.mkdir("group")
+    os.chown("group", -1, 65201) if os.geteuid() == 0 else None
+    os.chmod("group", 0o2777)
+    probe.look(probe.opened("in a group", "group", os.O_TMPFILE | os.O_WRONLY, 0o664), "its group")
+    probe.do("over", lambda: Path("over").write_bytes(b"x"))
+    os.unlink("over")
+    fd = probe.opened("again", ".", os.O_TMPFILE | os.O_WRONLY, 0o664)
+    path2 = f"/proc/self/fd/{fd}".encode()
+    probe.do("in its place", lambda: _call("linkat", AT_FDCWD, path2, AT_FDCWD, b"over", 0x400))
+    probe.do("there already", lambda: _call("linkat", AT_FDCWD, path2, AT_FDCWD, b"over", 0x400))
+    probe.note("names", sorted(os.listdir(".")))
 
 
 def copying(probe: Probe) -> None:
@@ -528,6 +602,8 @@ CASES: dict[str, tuple[Callable[[Path], None], Callable[[Probe], None]]] = {
     "offsets": (files, offsets),
     "limits": (files, limits),
     "allocating": (files, allocating),
+    "extents": (files, extents),
+    "nameless": (files, nameless),
     "copying": (files, copying),
     "mapping": (files, mapping),
     "opening": (files, opening),

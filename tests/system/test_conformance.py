@@ -32,10 +32,6 @@ Transcript = list[tuple[str, Any]]
 DIVERGENCES = (
     # Device nodes cannot be opened: the mount is `nodev`, as the jail is.
     (r"calls on (null|block)", r"open (r|w|rw|creat|trunc|nofollow|noatime|excl|direct): 'EACCES'"),
-    # O_TMPFILE and fallocate(2) are not in pyfuse3.
-    (r"gone", r"tmpfile: 'ENOTSUP' != 'EPERM'"),
-    (r"opening", r"tmpfile: 'ENOTSUP' != 'done'"),
-    (r"allocating", r"posix_fallocate inside: times of the descriptor: '' != 'mc'"),
     # The VFS keeps what a mapping wrote behind the end of a FUSE file.
     (r"mapping", r"after growing: b'xyz.* != b'\\x00\\x00\\x00\\x00\\x00'"),
     # Data that passes a FIFO does not pass the file system.

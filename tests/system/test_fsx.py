@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import random
@@ -11,6 +12,11 @@ from pathlib import Path
 import pytest
 from mounting import Stage, enter_private_namespace, served, staged
 
+from sandbox.syscalls import FALLOC_FL_KEEP_SIZE as KEEP_SIZE
+from sandbox.syscalls import FALLOC_FL_PUNCH_HOLE as PUNCH_HOLE
+from sandbox.syscalls import fallocate
+
+ZERO_RANGE = 0x10
 _LIMIT_BYTES = 300_000
 _PAGE = mmap.PAGESIZE
 
@@ -127,6 +133,35 @@ class Exerciser:
         if at + count > len(self.model):
             self.model.extend(bytes(at + count - len(self.model)))
 
+    def punch(self) -> None:
+        at, count = self.extent(_LIMIT_BYTES)
+        self.log.append(("punch a hole", at, count))
+        fallocate(self.buffered, KEEP_SIZE | PUNCH_HOLE, at, count)
+        end = min(at + count, len(self.model))
+        if end > at:
+            self.model[at:end] = bytes(end - at)
+
+    def zero(self) -> None:
+        at, count = self.extent(_LIMIT_BYTES)
+        self.log.append(("zero a range", at, count))
+        fallocate(self.buffered, ZERO_RANGE, at, count)
+        self.store(at, bytes(count))
+
+    def holes(self) -> None:
+        """What SEEK_DATA passes over is zero."""
+        self.log.append(("holes",))
+        at = 0
+        while at < len(self.model):
+            try:
+                data = os.lseek(self.buffered, at, os.SEEK_DATA)
+            except OSError as error:
+                assert error.errno == errno.ENXIO
+                data = len(self.model)
+            assert not any(self.model[at:data]), self.log[-10:]
+            if data < len(self.model):
+                data = os.lseek(self.buffered, data, os.SEEK_HOLE)
+            at = data
+
     def copy(self) -> None:
         if len(self.model) < 2:
             return
@@ -162,7 +197,19 @@ class Exerciser:
 
 _STEPS = (
     *("read", "write", "map_read", "map_write", "read_direct", "write_direct") * 4,
-    *("truncate", "append", "allocate", "copy", "reopen", "forget", "rename", "sync"),
+    *(
+        "truncate",
+        "append",
+        "allocate",
+        "copy",
+        "punch",
+        "zero",
+        "holes",
+        "reopen",
+        "forget",
+        "rename",
+        "sync",
+    ),
 )
 
 

@@ -16,6 +16,7 @@ import pytest
 from mounting import EPOCH_NS, Served, Stage, enter_private_namespace, served, staged, stop
 
 from sandbox.spec import MountSpec
+from sandbox.syscalls import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate
 
 
 @pytest.fixture
@@ -430,3 +431,28 @@ def test_several_names_of_a_lower_file_stay_one_file(stage: Stage) -> None:
     assert spec.upper is not None
     assert os.stat(Path(spec.upper, "one")).st_nlink == 3
     assert (layer / "one").read_text() == "shared"
+
+
+def test_no_way_of_growing_a_file_leads_past_the_limit(stage: Stage) -> None:
+    spec = replace(stage.writable(), limit_bytes=4 << 20)
+    with served(spec) as lane:
+        root = lane.mountpoint
+        (root / "source").write_bytes(b"x" * (3 << 20))
+        fd = os.open(root / "new", os.O_RDWR | os.O_CREAT)
+        source = os.open(root / "source", os.O_RDONLY)
+        nameless = os.open(root, os.O_TMPFILE | os.O_RDWR)
+        for attempt in (
+            lambda: fallocate(fd, 0, 0, 2 << 20),
+            lambda: os.posix_fallocate(fd, 0, 2 << 20),
+            lambda: os.copy_file_range(source, fd, 3 << 20, 0, 0),
+            lambda: os.pwrite(nameless, b"y" * (2 << 20), 0) and os.pwrite(nameless, b"y", 0),
+        ):
+            with pytest.raises(OSError) as caught:
+                attempt()
+                attempt()
+            assert caught.value.errno == errno.ENOSPC
+        fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 0, 4 << 20)
+        os.ftruncate(nameless, 0)
+        fallocate(fd, 0, 0, 1 << 19)
+        for each in (fd, source, nameless):
+            os.close(each)
