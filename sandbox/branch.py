@@ -115,9 +115,8 @@ def _text(path: Path) -> str:
 def _check_free(repo: Repository, branch: str) -> None:
     where = checked_out(repo, branch)
     if where is not None:
-        tree = repo.root
-        if where != repo.common_dir:
-            tree = Path(_text(where / "gitdir")).parent
+        linked = _text(where / "gitdir")  # gitrepository-layout(5)
+        tree = Path(linked).parent if linked else where.parent
         raise GitError(
             f"the branch {branch} is checked out in {tree}: its files would stay behind",
             hint="merge the commit there with git, or name another branch",

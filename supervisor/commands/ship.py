@@ -9,7 +9,7 @@ from sandbox.repository import Repository
 from supervisor import ack, clearance, lineage, place
 from supervisor.board import Board, SprintDir
 from supervisor.clearance import Clearance
-from supervisor.errors import GateError
+from supervisor.errors import BoardError, GateError
 from supervisor.graph import Graph
 from supervisor.observe import SprintView, observe
 from supervisor.provenance import check_phases
@@ -35,8 +35,12 @@ def run(*, branch: str | None, sprint_id: str | None, as_json: bool) -> int:
     name = branch or f"nanosup/{seen.record.id}"
     change = diff(repo, seen.record.base.commit, head.commit)
     moved = advance(repo, name, head.commit, message=f"nanosup ship: sprint {seen.record.id}")
-    chosen.journal.append("sprint.shipped", branch=name, commit=head.commit)
-    ack.acknowledge(chosen.path, ack.Reason.SHIPPED)
+    chosen.journal.note("sprint.shipped", branch=name, commit=head.commit)
+    try:
+        ack.acknowledge(chosen.path, ack.Reason.SHIPPED)
+    except BoardError as error:
+        # The branch is where it should be; that is what was asked for.
+        print(f"nanosup: shipped, but not acknowledged: {error.message}", file=sys.stderr)
     for file in change.flagged:
         print(f"nanosup: {sanitize(file.path)}: {file.flag}", file=sys.stderr)
     if as_json:

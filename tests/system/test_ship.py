@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.fleetbox import Fleet, agent, phase
+from tests.fleetbox import NANOSUP, Fleet, agent, phase
 from tests.gitbox import git
 
 GRAPH = (
@@ -113,6 +114,11 @@ def test_branch_that_is_checked_out_is_left_alone(passed: Fleet, tmp_path: Path)
 
     refused(passed, 21, "is checked out in", str(passed.top), args=("--branch", here))
     refused(passed, 21, "checked out in", str(tmp_path / "linked"), args=("--branch", "linked"))
+    from_there = subprocess.run(
+        [NANOSUP, "ship", "--branch", here], cwd=tmp_path / "linked", capture_output=True, text=True
+    )
+    assert from_there.returncode == 21
+    assert f"is checked out in {passed.top}:" in from_there.stderr
 
 
 def test_many_who_ship_at_once_agree(passed: Fleet) -> None:
