@@ -76,6 +76,8 @@ def exit_code_of(status: bytes) -> int | None:
     bubblewrap writes it only after a successful execve(2).
     """
     for line in status.splitlines():
+        if b'"exit-code"' not in line:  # there may be thousands (`latch.py`)
+            continue
         try:
             document = json.loads(line)
         except ValueError:  # cut off by SIGKILL
