@@ -1,6 +1,6 @@
 """What of a host is hidden from every lane, and what is shown of its HOME. Lists, and why.
 
-docs/security.md repeats them for people who ask what an agent can see.
+docs/jail.md repeats them for people who ask what an agent can see.
 """
 
 from __future__ import annotations
