@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -114,7 +114,7 @@ def bounded(
         )
 
 
-def check_limits(phase: Phase, agents: dict[str, Agent], tier: Tier) -> dict[str, str]:
+def check_limits(phase: Phase, agents: Mapping[str, Agent], tier: Tier) -> dict[str, str]:
     """What of the limits of a phase is not enforced here in full, and why.
 
     Raises:
@@ -122,7 +122,7 @@ def check_limits(phase: Phase, agents: dict[str, Agent], tier: Tier) -> dict[str
     """
     hierarchy = cgroup.find() if tier.namespaced else None
     lacking: dict[str, str] = {}
-    for name in phase.agents:
+    for name in phase.agents or ("",):
         agent = agents.get(name)
         limits = phase.limits.over(agent.limits) if agent else phase.limits
         planned = _planned(limits, tier, hierarchy, f"phase {phase.name!r}")

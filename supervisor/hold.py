@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +25,7 @@ from supervisor.lane import CHANGES, OBJECTS, LaneDir
 from supervisor.lodging import rooms
 from supervisor.mount import Mount, Server
 from supervisor.overlaid import Overlaid
-from supervisor.phase import Phase
+from supervisor.phase import Agent, Phase
 from supervisor.plain import Plain
 from supervisor.record import Snapshot
 
@@ -48,10 +48,19 @@ def enforced(features: Features, wanted: Config) -> Tier:
     """
     tier = choose(features, wanted.workspace.mount, wanted.workspace.require)
     for phase in wanted.graph.order:
-        check_network(tier, phase)
-        for name, why in check_limits(phase, wanted.agents, tier).items():
-            print(f"nanosup: phase {phase.name!r}: limits.{name}: {why}", file=sys.stderr)
+        check_phase(tier, phase, wanted.agents)
     return tier
+
+
+def check_phase(tier: Tier, phase: Phase, agents: Mapping[str, Agent]) -> None:
+    """Says on stderr what of a phase is not enforced in full.
+
+    Raises:
+        HostError: it cannot be, and has to be.
+    """
+    check_network(tier, phase)
+    for name, why in check_limits(phase, agents, tier).items():
+        print(f"nanosup: phase {phase.name!r}: limits.{name}: {why}", file=sys.stderr)
 
 
 class Hold:

@@ -10,6 +10,7 @@ from sandbox import host, repository, tier
 from sandbox.errors import JailError, MountError
 from sandbox.feature import Features
 from supervisor import config, place, sprint, terminal
+from supervisor.hold import check_phase
 from supervisor.keeper import keep
 from supervisor.order import Order
 from supervisor.record import AttemptState, Outcome
@@ -42,7 +43,10 @@ def run(
         )
     )
     record = chosen.record
-    tier.choose(features, record.mount, record.require)
+    held = tier.choose(features, record.mount, record.require)
+    for one in record.phases:
+        if one.name == phase:
+            check_phase(held, one, {})
     latest = chosen.slot(phase).latest()
     order = Order(
         state=str(here.state),
