@@ -23,6 +23,7 @@ from supervisor.slot import Slot
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from supervisor.attempt import Attempt
     from supervisor.blob import BlobStore
     from supervisor.phase import Phase
 
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
 class SprintDir:
     """A sprint on the board."""
 
-    __slots__ = ("_record", "_revised", "id", "path")
+    __slots__ = ("_ended", "_record", "_revised", "id", "path")
 
     def __init__(self, path: str, record: Sprint | None = None) -> None:
         self.path = path
         self.id = os.path.basename(path)
         self._record = record
         self._revised: dict[int, Sprint] = {}
+        self._ended: dict[str, dict[int, Attempt]] = {}
 
     @property
     def revisions(self) -> Register[Revision]:
@@ -118,7 +120,8 @@ class SprintDir:
             raise NotFoundError(
                 f"sprint {self.id} has no phase {phase!r}", hint=f"It has {', '.join(phases)}."
             )
-        return Slot(os.path.join(self.path, "phases", phase), f"phase {phase}")
+        ended = self._ended.setdefault(phase, {})
+        return Slot(os.path.join(self.path, "phases", phase), f"phase {phase}", ended)
 
     @property
     def journal(self) -> Journal:

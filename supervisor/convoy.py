@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import anyio
 
 from sandbox.repository import Repository
+from supervisor import shortage
 from supervisor.board import Board, SprintDir
 from supervisor.config import Config
 from supervisor.decide import SprintState
@@ -118,6 +119,7 @@ class Convoy:
             def children() -> list[int]:
                 return [pid for pid in (template.pid, hooks.pid) if pid is not None]
 
+            shortage.raise_limit()  # only now: the template's children keep the soft one
             show.start()
             async with anyio.create_task_group() as outer:
                 telling, told = anyio.CancelScope(), anyio.Event()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import anyio
 
-from supervisor import pause, room
+from supervisor import pause, room, shortage
 from supervisor.board import Board, SprintDir
 from supervisor.decide import Bury, PhaseState, SprintState, Start, decide
 from supervisor.driving import driving
@@ -36,6 +36,7 @@ from supervisor.watch import Watch
 _LOOK_AGAIN_S = 30.0
 _STARTS_WITHOUT_CLAIM = 8
 _DEATHS = 5
+_SHORT_S = 1.0
 _HOLD_START_S = 0.05
 _HOLD_LIMIT_S = 30.0
 _FAREWELL_S = 10.0
@@ -116,6 +117,10 @@ class Fleet:
 
     async def _drive(self) -> SprintState:
         while True:
+            if not self._leaving and shortage.is_short():
+                # Lanes go on by themselves. Whoever holds the descriptors may give some back.
+                await self._watch.changed(_SHORT_S)
+                continue
             self._set_watches()
             seen = observe(self._sprint, refused=self._refused)
             self._note(seen)

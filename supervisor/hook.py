@@ -16,12 +16,14 @@ from collections.abc import Callable
 import anyio
 
 from supervisor.board import SprintDir
+from supervisor.errors import BoardError
 from supervisor.journal import Event
 from supervisor.schema import Hooks
 from supervisor.views import event_document
 from supervisor.watch import Watch
 
 _DEATH_S = 1.0
+_AGAIN_S = 1.0
 _OURS = ("hook.failed", "hook.skipped")
 
 
@@ -64,8 +66,12 @@ class HookRunner:
         try:
             while True:
                 last = self._finishing
-                for number in range(len(self._sprints)):
-                    await self._tell_all(number)
+                try:
+                    for number in range(len(self._sprints)):
+                        await self._tell_all(number)
+                except BoardError:  # no descriptors, no space for the report: it can wait
+                    await self._watch.changed(_AGAIN_S)
+                    continue
                 if last:
                     return
                 await self._watch.changed()
@@ -87,9 +93,14 @@ class HookRunner:
     def give_up(self) -> None:
         """Writes down how much was never told."""
         for number, sprint in enumerate(self._sprints):
-            left = sum(self._wants(e.event) for e in sprint.journal.read(self._offsets[number]))
-            if left:
-                sprint.journal.append("hook.skipped", count=left)
+            if not self._hooks.on_event:
+                continue
+            try:
+                events = sprint.journal.read(self._offsets[number])
+                if left := sum(self._wants(event.event) for event in events):
+                    sprint.journal.append("hook.skipped", count=left)
+            except BoardError:
+                continue
 
     async def _tell_all(self, number: int) -> None:
         sprint = self._sprints[number]

@@ -14,7 +14,7 @@ import threading
 from enum import Enum
 
 from supervisor.board import Board, SprintDir
-from supervisor.errors import SupervisorError
+from supervisor.errors import BoardError, SupervisorError
 from supervisor.views import event_document, event_line
 from supervisor.watch import Watch
 
@@ -95,13 +95,17 @@ class Show:
     def _print(self) -> None:
         has_ended = False
         while True:
+            again_s = None
             for sprint, offset in tuple(self._added):
-                self._watch.file(sprint.journal.path)
-                self._tell(sprint, self._offsets.get(sprint.id, offset))
+                try:
+                    self._watch.file(sprint.journal.path)
+                    self._tell(sprint, self._offsets.get(sprint.id, offset))
+                except BoardError:  # no descriptors are left: later
+                    again_s = 1.0
             sys.stdout.flush()
             if has_ended:
                 return
-            has_ended = self._watch.wait(self._ended)
+            has_ended = self._watch.wait(self._ended, again_s)
 
     def _tell(self, sprint: SprintDir, offset: int) -> None:
         for event in sprint.journal.read(offset):

@@ -26,13 +26,20 @@ OUTCOME = "outcome.json"
 
 
 class Slot:
-    """A row of attempts in a directory, which need not exist yet."""
+    """A row of attempts in a directory, which need not exist yet.
 
-    __slots__ = ("_attempts", "label", "path")
+    Args:
+        ended: keeps attempts that ended without being completed, which never change, for the next
+            reader: a phase may have thousands. Completed ones are read anew each time, since
+            what depends on them is checked against them.
+    """
 
-    def __init__(self, path: str, label: str) -> None:
+    __slots__ = ("_attempts", "_ended", "label", "path")
+
+    def __init__(self, path: str, label: str, ended: dict[int, Attempt] | None = None) -> None:
         self.path = path
         self.label = label
+        self._ended = ended
         self._attempts = os.path.join(path, "attempts")
 
     def attempts(self) -> list[Attempt]:
@@ -170,6 +177,8 @@ class Slot:
         return max(self._numbers(), default=0)
 
     def _read(self, n: int) -> Attempt:
+        if self._ended is not None and n in self._ended:
+            return self._ended[n]
         path = self._path(n)
         by = document.read(os.path.join(path, OWNER), Owner)
         if by is None:
@@ -181,7 +190,11 @@ class Slot:
         outcome = document.read(outcome_path, Outcome)
         if outcome is not None and outcome.state is AttemptState.RUNNING:
             raise document.damaged(outcome_path, 'says "running"; expected how the attempt ended')
-        return Attempt(self.label, n, path, by, outcome)
+        attempt = Attempt(self.label, n, path, by, outcome)
+        ended = outcome is not None and outcome.state is not AttemptState.COMPLETED
+        if ended and self._ended is not None:
+            self._ended[n] = attempt
+        return attempt
 
     def _require_ended(self, n: int) -> None:
         before = self.attempt(n)

@@ -3,11 +3,13 @@
 Python imports this module at its start wherever PYTHONPATH names its directory. NANOSUP_TEST_DOOM
 says which process is meant: `up`, the template, or a keeper (a fork of the template). Between two
 such calls nothing happens that another process could tell, so "before each of them" is "at any
-moment". NANOSUP_TEST_WALL_S sets the wall clock on, or back, by seconds.
+moment". While there is a file NANOSUP_TEST_NO_FORK, that process cannot fork.
+NANOSUP_TEST_WALL_S sets the wall clock on, or back, by seconds.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -44,6 +46,8 @@ class Doom:
         def call(*args: Any, **options: Any) -> Any:
             if self.role() == self._role:
                 self._meet(name)
+                if name == "fork" and os.path.exists(_NO_FORK):
+                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             return real(*args, **options)
 
         return call
@@ -67,6 +71,7 @@ class Doom:
         return True
 
 
+_NO_FORK = os.environ.get("NANOSUP_TEST_NO_FORK", "")
 _write, _kill = os.write, os.kill
 if wanted := os.environ.get("NANOSUP_TEST_DOOM"):
     from sandbox import syscalls
