@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sandbox import extension, gitattribute
+from sandbox.gitname import Refusal, refusal
 from sandbox.gitobject import (
     MODE_GITLINK,
     MODE_SYMLINK,
@@ -42,6 +43,8 @@ def _collect(
     while pending:
         prefix, node, entries, rules = pending[-1]
         for name, (mode, oid) in entries:
+            if refusal(name, symlink=mode == MODE_SYMLINK) is not Refusal.NONE:
+                continue  # the mount does not show it either
             path = prefix + name
             if mode == MODE_TREE:
                 child = CachedTree(name, oid)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 
 from sandbox import gitattribute, layer
+from sandbox.gitname import Refusal, refusal
 from sandbox.node import BORN, ROOT_INO, Directory, Node, Place, Smudged, path_ino
 from sandbox.smudge import NOTHING, Rules
 from sandbox.stack import LayerStack
@@ -19,6 +21,9 @@ _GIT_EXECUTABLE = stat.S_IFREG | 0o755
 _GIT_SYMLINK = stat.S_IFLNK | 0o777
 
 _HAS_ATTRIBUTES = b" " + gitattribute.FILE_NAME + b"\0"
+
+# What a name that git refuses has in it; few trees do, and their names are looked at one by one.
+_SUSPECT = re.compile(rb"(?i:\.git|git~|gitmod|gi7| \.\.?\0| \0)|\xe2[\x80\x81]|\xef\xbb")
 
 # Nested names of grafts: {b"a": {b"b": {}}} for the path a/b.
 Grafts = dict[bytes, "Grafts"]
@@ -209,7 +214,12 @@ class Merge:
         data = self._tree.read(oid)
         rules = self._rules_of(directory, data)
         prefix = _path(directory) if rules is not None else b""
+        is_suspect = _SUSPECT.search(data) is not None
         for mode, name, entry in self._tree.parse(data):
+            if (is_suspect or b"/" in name) and (
+                refusal(name, symlink=stat.S_ISLNK(mode)) is not Refusal.NONE
+            ):
+                continue  # no git would check it out: somebody has crafted this tree
             child = children.get(name)
             if child is not None or name in closed:
                 if child is not None and child.place is Place.UPPER:

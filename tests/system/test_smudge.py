@@ -217,3 +217,42 @@ def test_a_seal_of_files_touched_but_unchanged_is_what_git_add_makes(
     git(stage.checkout, "add", "-A", "--", ".", ":!d19", *wrong)
     tree = git(stage.checkout, "write-tree")
     assert git(stage.checkout, "diff", "--raw", tree, found.tree, "--", ".", *wrong) == ""
+
+
+def test_a_tree_is_shown_as_far_as_git_would_check_it_out(tmp_path: Path) -> None:
+    """Crafted names are left out; submodules are empty directories; case tells files apart."""
+    enter_private_namespace()
+    path = tmp_path / "repository"
+    path.mkdir()
+    git(path, "init", "-q", "-b", "main")
+
+    def stored(kind: str, data: bytes) -> bytes:
+        command = ["git", "-C", path, "hash-object", "-w", "-t", kind, "--literally", "--stdin"]
+        done = subprocess.run(command, input=data, capture_output=True, check=True)
+        return bytes.fromhex(done.stdout.decode())
+
+    blob = stored("blob", b"content")
+    below = stored("tree", b"100644 config\0" + blob)
+    entries = (
+        *((b"40000", name, below) for name in (b".git", b".GIT", b"git~1", b"..", b"a/b")),
+        (b"40000", ".g\u200cit".encode(), below),
+        (b"120000", b".gitmodules", blob),
+        (b"160000", b"module", bytes(range(20))),
+        *((b"100644", name, blob) for name in (b"name", b"Name", b"NAME", b".gitignore")),
+        (b"40000", b"git", below),
+    )
+    tree = stored("tree", b"".join(b"%s %s\0%s" % entry for entry in entries))
+    spec = MountSpec(
+        git_dir=str(path / ".git"),
+        tree=tree.hex(),
+        mountpoint=str(tmp_path / "mnt"),
+        epoch_ns=EPOCH_NS,
+        uid=os.getuid(),
+        gid=os.getgid(),
+    )
+    (tmp_path / "mnt").mkdir()
+    with served(spec) as lane:
+        names = set(os.listdir(lane.mountpoint))
+        assert names == {"module", "name", "Name", "NAME", ".gitignore", "git"}
+        assert os.listdir(lane.mountpoint / "module") == []
+        assert not (lane.mountpoint / ".git").exists()
