@@ -69,10 +69,13 @@ def claim(
         revision=seen.record.revision,
     )
     held = turn.take(board, _for_turn(owner, made)) if phase.access.writes else None
+    if held is not None:
+        sprint.journal.note("turn.taken", phase=phase_name, attempt=n, turn=held.n)
     try:
         give_way(sprint, phase, slot.claim(n, owner))
     except BaseException:
         if held is not None:
+            sprint.journal.note("turn.released", phase=phase_name, attempt=n, turn=held.n)
             turn.give_back(board, held)
         raise
     sprint.journal.note(
@@ -266,6 +269,7 @@ def _finish(
         verdict=outcome.verdict,
     )
     if (its_turn := _turn_of(board, held)) is not None:
+        sprint.journal.note("turn.released", phase=held.phase, attempt=attempt.n, turn=its_turn.n)
         turn.give_back(board, its_turn)
     return ended
 

@@ -6,7 +6,7 @@ at what is, never at what happened.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -162,6 +162,7 @@ def decide(
     max_lanes: int,
     turn_taken: bool,
     asked: bool = False,
+    starting: Sequence[Access] = (),
 ) -> Decision:
     """What is to be done now.
 
@@ -174,6 +175,8 @@ def decide(
     Args:
         turn_taken: the turn is held, or somebody else comes first.
         asked: the sprint waits for the turn already.
+        starting: what the phases may do that have been started and have claimed nothing yet. They
+            are not among `views`.
     """
     actions: list[Action] = [
         Bury(name, attempt.n)
@@ -182,10 +185,11 @@ def decide(
         if attempt.state is AttemptState.LOST and attempt.outcome is None
     ]
     running = [v for v in views.values() if v.state is PhaseState.RUNNING]
-    if any(v.phase.access is Access.EXCLUSIVE for v in running):
+    going = [*starting, *(v.phase.access for v in running)]
+    if Access.EXCLUSIVE in going:
         return Decision(tuple(actions))
-    lanes = len(running)
-    writing = turn_taken or any(v.phase.access.writes for v in running)
+    lanes = len(going)
+    writing = turn_taken or any(access.writes for access in going)
     waits: list[float] = []
     asks = False
     kept = int(asked)

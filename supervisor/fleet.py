@@ -171,8 +171,9 @@ class Fleet:
         decision = decide(
             phases,
             max_lanes=self._room(seen),
-            turn_taken=not may_write or self._is_writer_starting(seen),
+            turn_taken=not may_write,
             asked=self._place.ticket is not None,
+            starting=[seen.graph[name].access for name, _ in self._starting],
         )
         refused = len(self._refused)
         for action in decision.actions:
@@ -312,9 +313,8 @@ class Fleet:
         return running + len(self._starting)
 
     def _room(self, seen: SprintView) -> int:
-        """How many lanes `decide` may count to; it sees those that run, not those that start."""
-        others = self._quota.others(self._sprint.id)
-        return seen.record.max_lanes - others - len(self._starting)
+        """How many lanes this sprint may have."""
+        return seen.record.max_lanes - self._quota.others(self._sprint.id)
 
     def _is_starting(self, phase: str) -> bool:
         return any(name == phase for name, _ in self._starting)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -336,3 +337,39 @@ def test_agents_that_claim_at_once_on_an_empty_board_begin_one_sprint(fleet: Fle
 
     assert sorted(code for _, code in ends) == [0] + [12] * 7, ends
     assert len(fleet.json("status")["sprints"]) == 1
+
+
+def test_agents_of_two_products_in_two_terminals_take_a_sprint_through(tmp_path: Path) -> None:
+    fleet = Fleet(
+        tmp_path / "repo",
+        agent("claude", "true") + agent("codex", "true")
+        + phase("plan", agents=["claude"], outputs=["plan.json"])
+        + phase("build", agents=["claude"], depends_on=["plan"], access="write")
+        + phase("review", agents=["codex"], depends_on=["build"], outputs=["review.json"]),
+    )  # fmt: skip
+    script = Path(__file__).parents[1] / "agents/by_hand.py"
+
+    def terminal(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(script), NANOSUP, *arguments],
+            cwd=fleet.top, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    codex, claude = terminal("codex", "review"), terminal("claude", "plan", "build")
+    said = {name: process.communicate(timeout=90)[0] for name, process in
+            (("claude", claude), ("codex", codex))}  # fmt: skip
+
+    assert (claude.returncode, codex.returncode) == (0, 0), said
+    sprint = fleet.sprint()
+    assert sprint["state"] == "completed"
+    by = {p["name"]: [a["agent"] for a in p["attempts"]] for p in sprint["phases"]}
+    assert by == {"plan": ["claude"], "build": ["claude"], "review": ["codex"]}
+    assert 'print("hello")' in said["codex"]
+    review = fleet.attempts("review")[0]
+    assert review["sees"] == fleet.attempts("build")[0]["tree"]
+    assert (
+        json.loads(fleet.run("artifacts", "show", "review", "seen.json").stdout)["by"] == "claude"
+    )
+    assert fleet.json("artifacts", "verify")["ok"]
+    assert not [e for e in fleet.journal() if e["event"].startswith("up.")]

@@ -106,6 +106,19 @@ def test_exclusive_phase_asks_for_the_turn_only_once_nothing_else_runs() -> None
     assert (still.asks, alone.asks) == (False, True)
 
 
+def test_exclusive_phase_and_others_do_not_start_beside_what_is_just_starting() -> None:
+    gates = dict.fromkeys(("think", "plan", "build", "review", "security", "qa"), DONE)
+    views = seen(**gates)
+    del views["qa"]
+
+    beside_read = decide(views, max_lanes=9, turn_taken=False, starting=[Access.READ])
+    first = seen()
+    beside_exclusive = decide(first, max_lanes=9, turn_taken=False, starting=[Access.EXCLUSIVE])
+    no_lane = decide(first, max_lanes=1, turn_taken=False, starting=[Access.READ])
+
+    assert beside_read.actions == beside_exclusive.actions == no_lane.actions == ()
+
+
 def test_of_two_ready_writers_one_starts() -> None:
     graph = Graph(Phase(name=name, access=Access.WRITE, agents=("a",)) for name in ("one", "two"))
 
