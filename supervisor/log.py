@@ -40,6 +40,11 @@ class Log:
 
     Args:
         limit_bytes: what it may take on the disk.
+
+    Attributes:
+        dropped_bytes: how much of its beginning was dropped to keep it within its limit.
+        truncated_bytes: how much, at least, the agent itself has thrown away: a shell's
+            `> /dev/stdout` opens the log anew and truncates it.
     """
 
     def __init__(self, path: str, limit_bytes: int) -> None:
@@ -48,7 +53,9 @@ class Log:
         self.fd = os.open(path, flags, 0o600)
         self._limit_bytes = limit_bytes
         self._can_punch = True
+        self._seen_bytes = 0
         self.dropped_bytes = 0
+        self.truncated_bytes = 0
 
     def close(self) -> None:
         os.close(self.fd)
@@ -57,8 +64,10 @@ class Log:
         """Drops what is older than the limit allows, and a little more, so that it is not always
         being trimmed."""
         size = os.fstat(self.fd).st_size
-        if size < self.dropped_bytes:  # truncated by the agent
-            self.dropped_bytes = 0
+        if size < self._seen_bytes:
+            self.truncated_bytes += self._seen_bytes - size
+            self.dropped_bytes = min(self.dropped_bytes, size)
+        self._seen_bytes = size
         if size - self.dropped_bytes <= self._limit_bytes or not self._can_punch:
             return
         keep_bytes = self._limit_bytes - self._limit_bytes // 8

@@ -181,6 +181,8 @@ class Session:
             name = os.path.basename(opened.path)
             if opened.dropped_bytes:
                 self._tell("log.dropped", log=name, bytes=opened.dropped_bytes)
+            if opened.truncated_bytes:
+                self._tell("log.truncated", log=name, bytes=opened.truncated_bytes)
             if opened.restore():
                 self._tell("log.restored", log=name)
 
