@@ -22,7 +22,7 @@ from supervisor.phase import Agent, Phase
 from supervisor.record import AttemptState, Exit, Trouble
 from supervisor.vigil import Vigil
 
-_LAST_WORDS_BYTES = 8 << 10
+_LAST_WORDS_BYTES = 4 << 10
 _SIGKILL = 9
 
 
