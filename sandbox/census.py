@@ -46,6 +46,18 @@ def look_at(pid: int) -> Process | None:
     )
 
 
+def count_tasks(uid: int) -> int:
+    """How many processes and threads a user has: what RLIMIT_NPROC counts (getrlimit(2))."""
+    count = 0
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == uid:
+                count += len(os.listdir(f"/proc/{name}/task"))
+        except OSError:
+            continue
+    return count
+
+
 def descend(pid: int) -> Iterator[Process]:
     """`pid` and all its descendants, parents first.
 

@@ -66,14 +66,17 @@ class Confinement:
     tty: bool = False
 
 
-def confine(lane: Lane, ground: Ground) -> Confinement:
+def confine(lane: Lane, ground: Ground, system: Iterable[str] = SYSTEM) -> Confinement:
     """The confinement of `lane`, whose `mount` is a directory of its own and where it works.
+
+    Args:
+        system: what of the host every lane may read (`survey.around`).
 
     Raises JailError where it would show what it must not.
     """
     _check_home_read(ground)
     reads = [
-        *SYSTEM,
+        *system,
         *(place for pair in ground.toolchains for place in pair),
         *(place for pair in ground.home_paths for place in pair),
         lane.mount,

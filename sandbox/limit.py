@@ -70,12 +70,15 @@ class Means:
         version: of control groups; 0: none that may be made.
         controllers: of memory, pids, cpu: those that can be used.
         own_processes: RLIMIT_NPROC counts for each user namespace (Linux 5.14), not for the user.
+        others: where it counts for the user, how many processes and threads the lane's user has
+            besides; None: nobody has counted.
         counts_disk: the lane's file system is ours, and counts.
     """
 
     version: int = 0
     controllers: frozenset[str] = frozenset()
     own_processes: bool = False
+    others: int | None = None
     counts_disk: bool = True
 
 
@@ -112,10 +115,14 @@ def plan(limits: Limits, means: Means) -> Plan:
     if means.own_processes:
         count = DEFAULT_PROCESSES if processes is None else processes
         resources[_RLIMIT_NPROC] = count + _OWN_IN_NAMESPACE
+    elif means.others is not None:
+        count = DEFAULT_PROCESSES if processes is None else processes
+        resources[_RLIMIT_NPROC] = count + means.others
+        why = "counted together with what else the lane's user runs"
+        weak |= dict.fromkeys(_named(limits, processes), why)
     elif processes is not None:
         why = "before Linux 5.14 processes are counted for the user, not for the lane"
-        names = ("processes", "pids") if limits.pids == processes else ("processes",)
-        missing |= {name: why for name in names if getattr(limits, name) is not None}
+        missing |= dict.fromkeys(_named(limits, processes), why)
     if limits.open_files is not None:
         resources[_RLIMIT_NOFILE] = limits.open_files
     if limits.pids is not None and "pids" in means.controllers:
@@ -142,6 +149,12 @@ def plan(limits: Limits, means: Means) -> Plan:
         weak=weak,
         missing=missing,
     )
+
+
+def _named(limits: Limits, processes: int | None) -> tuple[str, ...]:
+    """Which of the limits of processes were asked for, and are the one that counts."""
+    names = ("processes", "pids") if limits.pids == processes else ("processes",)
+    return tuple(name for name in names if getattr(limits, name) is not None)
 
 
 def unmet(limits: Limits, found: Plan) -> dict[str, str]:

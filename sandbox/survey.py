@@ -60,6 +60,25 @@ def survey(
     )
 
 
+def around(paths: Iterable[str], hidden: Iterable[str]) -> tuple[str, ...]:
+    """`paths`, but where something hidden is below one, what is beside the way to it instead.
+
+    For an allowlist, from which nothing can be taken back: a repository may be in /usr/src.
+    """
+    found: list[str] = []
+    for path in paths:
+        inner = [each for each in hidden if each == path or each.startswith(f"{path}/")]
+        if not inner:
+            found.append(path)
+        elif path not in inner:
+            try:
+                names = sorted(os.listdir(path))
+            except OSError:
+                continue
+            found += around([f"{path}/{name}" for name in names], inner)
+    return tuple(found)
+
+
 def _toolchains(home: str) -> Iterable[tuple[str, str]]:
     for path in (*(f"{home}/{name}" for name in TOOLCHAINS), *TOOLCHAINS_ELSEWHERE):
         real = os.path.realpath(path)

@@ -35,6 +35,11 @@ SECRETS = (
 )
 
 _LANE_S = 180
+_PROCESSES, _OPEN_FILES, _MEMORY_MIB, _DISK_MIB = 256, 256, 512, 64
+_LIMITS = (
+    f'processes = {_PROCESSES}, open_files = {_OPEN_FILES}, memory = "{_MEMORY_MIB}M", '
+    f'disk = "{_DISK_MIB}M"'
+)
 _FILES = {
     "victim.txt": "victim\n",
     "second.txt": "second\n",
@@ -58,11 +63,13 @@ network = "none"
 name = "read"
 network = "none"
 gate = false
+limits = {{ {limits} }}
 
 [[phase]]
 name = "write"
 network = "none"
 access = "write"
+limits = {{ {limits} }}
 """
 
 
@@ -139,6 +146,10 @@ class Arena:
             "mark": f"mark-{secrets.token_hex(8)}",
             "secret": f"secret-{secrets.token_hex(8)}",
             "daemon_mark": f"{PREFIX}daemon-{secrets.token_hex(8)}",
+            "limit_processes": _PROCESSES,
+            "limit_files": _OPEN_FILES,
+            "limit_memory_mib": _MEMORY_MIB,
+            "limit_disk_mib": _DISK_MIB,
             "pwned": str(self._top / "pwned"),
         }
         for name in (*SECRETS, ".profile"):
@@ -166,7 +177,7 @@ class Arena:
             (top / name).parent.mkdir(exist_ok=True)
             (top / name).write_text(text)
         if self.tier is not None:
-            (top / "nanosup.toml").write_text(_TOML.format(tier=self.tier.value))
+            (top / "nanosup.toml").write_text(_TOML.format(tier=self.tier.value, limits=_LIMITS))
         self._git("init", "-q", "-b", "main")
         self._git("add", "-A")
         self._git("commit", "-qm", "one")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from sandbox import cgroup, host, limit
+from sandbox import census, cgroup, host, limit, namespace
 from sandbox.errors import HostError
 from sandbox.feature import Features
 from sandbox.limit import Limits, Means, Plan
@@ -135,6 +135,7 @@ def _planned(limits: Limits, tier: Tier, hierarchy: cgroup.Hierarchy | None, whe
         version=hierarchy.version if hierarchy else 0,
         controllers=frozenset(hierarchy.places if hierarchy else ()),
         own_processes=tier.namespaced and host.counts_processes_by_namespace(),
+        others=None if tier.namespaced else census.count_tasks(namespace.lane_ids()[0]),
         counts_disk=tier is Tier.FUSE,
     )
     planned = limit.plan(limits, means)

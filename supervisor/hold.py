@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from sandbox import launch, lending, namespace, view, ward
+from sandbox import launch, lending, namespace, survey, view, ward
 from sandbox.checkout import EPOCH_NS, Checkouts
-from sandbox.confinement import confine
+from sandbox.confinement import SYSTEM, confine
 from sandbox.errors import HostError
 from sandbox.feature import Features
 from sandbox.held import Held
@@ -152,16 +152,21 @@ class Hold:
         *,
         stdio: tuple[int | None, int, int],
         lock: IO[bytes],
+        top: str,
     ) -> Held:
-        """Runs the command of a lane. Raises JailError where it cannot be held."""
+        """Runs the command of a lane of the repository at `top`.
+
+        Raises JailError where it cannot be held.
+        """
         stdin, stdout, stderr = stdio
         if stage is not None:
             spec = view.jail_of(seen, ground)
             return launch.start(
                 spec, self._features, stage, stdin=stdin, stdout=stdout, stderr=stderr
             )
+        system = survey.around(SYSTEM, (*seen.hidden, ground.user_home, top))
         return ward.start(
-            confine(seen, ground),
+            confine(seen, ground, system),
             self._features,
             stdin=stdin,
             stdout=stdout,

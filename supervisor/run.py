@@ -135,6 +135,7 @@ class Run:
                 stage,
                 stdio=session.stdio(uid, gid),
                 lock=lock,
+                top=str(repo.root),
             )
             stack.enter_context(jailed)
             server.attend(jailed.pid)

@@ -14,13 +14,14 @@ import sys
 
 import git
 import host
+import limit
 import network
 import process
 import view
 from base import ANY, ATTEMPTS, ROOT, Attempt, Context, Stopped, context
 
 LIMIT_S = 8.0
-__all__ = ["git", "host", "network", "process", "view"]
+__all__ = ["git", "host", "limit", "network", "process", "view"]
 
 
 def judged(attempt: Attempt, given: Context) -> dict[str, str]:

@@ -40,6 +40,7 @@ GUARDS = {
     "kernel files": ("masked, or read-only", "landlock"),
     "privileges": ("no_new_privs, an empty uid", "no_new_privs, an empty uid"),
     "descriptors": ("closed before the command", "closed before the command"),
+    "limits": ("control groups, limits of processes", "limits of processes"),
     "lifetime": ("PID namespace", "the warden"),
     "seal": ("objects are read, nothing is run", "objects are read, nothing is run"),
 }

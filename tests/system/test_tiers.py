@@ -11,8 +11,9 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -222,12 +223,42 @@ def test_a_sprint_is_the_same_for_an_ordinary_user(other_tier: str, rooms: Path)
         check(fleet.top, other_tier, status)
 
 
+NO_NAMESPACES = """
+import os, sys
+from sandbox import seccomp, syscalls
+syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+syscalls.seccomp_filter(seccomp.assemble(os.uname().machine))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_where_namespaces_are_forbidden_the_landlock_tier_is_taken_and_said(rooms: Path) -> None:
+    """The filter is the one that lanes have: no namespaces, no mounts, as in many containers."""
+    offered(Tier.LANDLOCK)
+    with ordinary_user() as user:
+        text = toml("landlock").replace('mount = "landlock"\n', "")
+        fleet = Fleet(user.directory / "proj", text, FILES)
+        subprocess.run(["chown", "-R", f"{user.uid}:{user.uid}", fleet.top], check=True)
+        command = [sys.executable, "-P", "-c", NO_NAMESPACES, NANOSUP]
+
+        doctor = as_user(user, fleet.top, rooms, "doctor", "--json", command=command)
+        done = as_user(user, fleet.top, rooms, "up", command=command)
+
+        assert json.loads(doctor.stdout)["enforcement"] == "reduced"
+        assert not json.loads(doctor.stdout)["features"]["tier_kernel"]["ok"]
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "landlock tier" in done.stderr
+        status = json.loads(as_user(user, fleet.top, rooms, "status", "--json").stdout)
+        subprocess.run(["chown", "-R", "0:0", fleet.top], check=True)
+        check(fleet.top, "landlock", status)
+
+
 def as_user(
-    user: OrdinaryUser, top: Path, rooms: Path, *args: str
+    user: OrdinaryUser, top: Path, rooms: Path, *args: str, command: Sequence[str] = (NANOSUP,)
 ) -> subprocess.CompletedProcess[str]:
-    command = ["env", "-C", str(top), NANOSUP, *args]
     return subprocess.run(
-        user.command(*command),
+        user.command("env", "-C", str(top), *command, *args),
         cwd="/",
         env={**user.environment(), "NANOSUP_ROOMS": str(rooms)},
         stdin=subprocess.DEVNULL,

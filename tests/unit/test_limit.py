@@ -110,3 +110,15 @@ def test_a_phase_goes_before_its_agent() -> None:
 )
 def test_sizes_are_read(text: str, size: int | None) -> None:
     assert bytes_of(text) == size
+
+
+def test_without_a_user_namespace_the_users_other_processes_come_on_top() -> None:
+    means = Means(others=30)
+
+    asked = plan(Limits(processes=100), means)
+    unasked = plan(Limits(), means)
+
+    assert asked.resources[6] == 130
+    assert "together" in asked.weak["processes"]
+    assert unasked.resources[6] == 30 + DEFAULT_PROCESSES
+    assert unasked.weak == unasked.missing == {}
