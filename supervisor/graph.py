@@ -42,6 +42,7 @@ class Graph:
         for phase in listed:
             self._check_dependencies(phase)
         self._order = self._sorted(listed)
+        self._ancestors: dict[str, tuple[str, ...]] = {}
         for phase in listed:
             if phase.on_fail is OnFail.REWORK and self.writer_before(phase.name) is None:
                 raise ConfigError(
@@ -62,6 +63,8 @@ class Graph:
 
     def ancestors(self, name: str) -> tuple[str, ...]:
         """All that `name` depends on, directly or not, in dependency order."""
+        if name in self._ancestors:
+            return self._ancestors[name]
         found: set[str] = set()
         front = list(self._by_name[name].depends_on)
         while front:
@@ -69,7 +72,9 @@ class Graph:
             if upstream not in found:
                 found.add(upstream)
                 front.extend(self._by_name[upstream].depends_on)
-        return tuple(phase.name for phase in self._order if phase.name in found)
+        made = tuple(phase.name for phase in self._order if phase.name in found)
+        self._ancestors[name] = made
+        return made
 
     def writer_before(self, name: str) -> str | None:
         """The last of the phases that write among those that `name` depends on."""
