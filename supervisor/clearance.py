@@ -119,6 +119,8 @@ def _report(gate: Phase, view: PhaseView, wanted: str | None) -> GateReport:
     elif wanted is not None and tree != wanted:
         seen = tree[:10] if tree else "none"
         why = f"{gate.name} (attempt {done.n}) has passed tree {seen}, and not {wanted[:10]}"
-    elif wanted is None and view.state is not PhaseState.COMPLETED:
-        why = f"the verdict of {gate.name} (attempt {done.n}) is about something older"
+    elif view.state is not PhaseState.COMPLETED:
+        # Somebody has restarted it, or what it depends on.
+        state = f"it is {view.state}" + (f", {view.why}" if view.why else "")
+        why = f"{gate.name} is to judge again: {state}"
     return GateReport(gate.name, done.n, done.verdict, tree, why)

@@ -8,6 +8,7 @@ from supervisor.clearance import Clearance, clear
 from supervisor.decide import AttemptView, view
 from supervisor.graph import Graph
 from supervisor.phase import Access, Phase
+from supervisor.policy import Reset
 from supervisor.record import AttemptState, Outcome, Owner, Snapshot, Sprint, Verdict
 
 BASE = Snapshot(commit="c0", tree="t0", base_tree="t0")
@@ -40,13 +41,18 @@ def attempt(
     return (AttemptView(1, owner, outcome, AttemptState.COMPLETED),)
 
 
-def cleared(phases: list[Phase], *, then: list[Phase] | None = None, **done: object) -> Clearance:
+def cleared(
+    phases: list[Phase],
+    *,
+    then: list[Phase] | None = None,
+    resets: dict[str, tuple[Reset, ...]] | None = None,
+    **done: object,
+) -> Clearance:
     graph = Graph(phases)
     sprint = Sprint(id="s", goal="", created_at="", base=BASE, phases=graph.order, agents={})
     attempts = {name: made for name, made in done.items() if isinstance(made, tuple)}
-    return clear(
-        sprint, graph, view(graph, attempts), sealed_by=Graph(then) if then is not None else None
-    )
+    views = view(graph, attempts, resets=resets)
+    return clear(sprint, graph, views, sealed_by=Graph(then) if then is not None else None)
 
 
 PASS, FAIL = Verdict.PASS, Verdict.FAIL
@@ -134,4 +140,12 @@ def test_gate_that_was_taken_away_since_the_tree_was_sealed_still_counts() -> No
     assert cleared(BUILT[:2], **done).refusals == ()
     assert cleared(BUILT[:2], then=BUILT, **done).refusals == (
         "qa was a gate when the tree was sealed, and has been taken away",
+    )
+
+
+def test_gate_that_somebody_restarted_has_to_judge_again() -> None:
+    done = {"build": attempt(sealed=1), "review": attempt(saw=1, verdict=PASS)}
+
+    assert cleared(BUILT[:2], resets={"review": (Reset(1),)}, **done).refusals == (
+        "review is to judge again: it is ready",
     )
