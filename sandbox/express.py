@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import mmap
 import os
 from collections.abc import Callable
 
@@ -69,7 +70,7 @@ class Express:
         changes: Changes,
         handles: Handles,
         counter: Counter,
-        request: bytearray,
+        request: mmap.mmap,
         device: int,
         *,
         is_stateless: bool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 from collections.abc import Callable
 
 from sandbox import wire
@@ -34,7 +35,7 @@ class Mutations:
         changes: Changes,
         handles: Handles,
         counter: Counter,
-        request: bytearray,
+        request: mmap.mmap,
         replies: Replies,
         send: Callable[[bytes], None],
     ) -> None:

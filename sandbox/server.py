@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import logging
+import mmap
 import os
 import resource
 import select
@@ -49,7 +50,8 @@ class Server:
         self._stopping = False
         self._wake_fd = -1
         self._device_fd = -1
-        self._buffer = bytearray(handshake.MAX_WRITE_BYTES + 4096)
+        # Pages of it come into being when a request is as long as that.
+        self._buffer = mmap.mmap(-1, handshake.MAX_WRITE_BYTES + mmap.PAGESIZE)
         self._is_forwarded = False
         self._init_request = b""
         self._poll = select.poll()
@@ -161,7 +163,7 @@ class Server:
                 raise loop.ClosedResourceError
 
     @staticmethod
-    def _receive(device: int, buffers: list[bytearray]) -> int:
+    def _receive(device: int, buffers: list[mmap.mmap]) -> int:
         """Reads a request; 0 if it was withdrawn. Raises ClosedResourceError once unmounted."""
         try:
             return os.readv(device, buffers)

@@ -22,6 +22,8 @@ CLONE_NEWUSER = 0x1000_0000
 CLONE_NEWNET = 0x4000_0000
 
 # linux/mount.h
+MADV_DONTNEED = 4
+
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
@@ -132,6 +134,11 @@ def renameat2(
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2)."""
     _check(_libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
+
+
+def madvise(address: int, length: int, advice: int) -> None:
+    """madvise(2)."""
+    _check(_libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), advice))
 
 
 def syncfs(fd: int) -> None:

@@ -5,6 +5,7 @@ Before the request is answered, whoever answers it, and whether or not it then s
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
@@ -37,7 +38,7 @@ _TARGET = struct.Struct("=QQQ")  # of copy_file_range: handle, offset, node to w
 class Witness:
     """Notes the changes of one mount."""
 
-    def __init__(self, overlay: Overlay, handles: Handles, request: bytearray) -> None:
+    def __init__(self, overlay: Overlay, handles: Handles, request: mmap.mmap) -> None:
         self._overlay = overlay
         self._nodes = overlay.nodes
         self._handles = handles
@@ -101,7 +102,7 @@ class Witness:
         self._see_file(opcode, _TARGET.unpack_from(self._request, _BODY)[2], length)
 
     def _name(self, at: int) -> bytes:
-        return bytes(self._request[at : self._request.index(0, at)])
+        return self._request[at : self._request.find(b"\0", at)]
 
     def _is_directory(self, nodeid: int, name: bytes) -> bool:
         directory = self._nodes.get(nodeid)
