@@ -6,6 +6,7 @@ pyfuse3 has no handlers for them.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Callable
 
@@ -35,7 +36,7 @@ class Extents:
         overlay: Overlay,
         handles: Handles,
         counter: Counter,
-        request: bytearray,
+        request: mmap.mmap,
         send: Callable[[bytes], None],
     ) -> None:
         self._overlay = overlay
