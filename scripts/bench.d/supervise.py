@@ -30,7 +30,7 @@ def tables(options: Options) -> str:
     log_mb = 100 if options.quick else 500
     starts: dict[str, list[str]] = {}
     restarts: dict[str, str] = {}
-    logs: dict[str, list[float]] = {name: [] for name in (*able, "itself", "nanosup")}
+    logs: dict[str, list[float | None]] = {name: [] for name in (*able, "itself", "nanosup")}
     for name, peer in able.items():
         say(f"{name}: start")
         starts[name] = [duration(_peer_start(peer, count)) for count in counts]
@@ -47,7 +47,7 @@ def tables(options: Options) -> str:
         for name, peer in able.items():
             if number == 0 or name not in ("circus", "honcho"):  # minutes each
                 logs[name].append(_peer_log(peer, log_mb))
-    itself = Sample(tuple(logs["itself"])).median
+    itself = Sample(tuple(one for one in logs["itself"] if one is not None)).median
     names = [*found, "nanosup"]
     rows = [
         [f"start of {count} children"]
@@ -69,10 +69,11 @@ def tables(options: Options) -> str:
     )
 
 
-def _ratio(seconds: list[float], itself: float) -> str:
-    if any(one < 0 for one in seconds):
-        return "lost some of it"
-    sample = Sample(tuple(seconds))
+def _ratio(seconds: list[float | None], itself: float) -> str:
+    taken = tuple(one for one in seconds if one is not None)
+    if len(taken) < len(seconds):
+        return f"not whole after {_PATIENCE_S:g} s"
+    sample = Sample(taken)
     return f"{sample} = {sample.median / itself:.2f} ×"
 
 
@@ -111,35 +112,30 @@ def _restarts(pids: Callable[[], list[int]], rounds: int) -> Sample:
     return Sample(tuple(taken))
 
 
-def _peer_log(peer: Peer, megabytes: int) -> float:
-    """Seconds until all is in the log; negative where some of it never was."""
+def _peer_log(peer: Peer, megabytes: int) -> float | None:
+    """Seconds from the child's first byte until all is in the log; None where it never was."""
     with _scratch() as directory:
-        done = directory / "done"
-        log = directory / "log"
-        task = Task("c", ("sh", "-c", f"{_prints(megabytes)}; echo >> {done}; sleep 100000"), log)
-        began = time.monotonic()
+        log, times = directory / "log", directory / "times"
+        task = Task("c", ("sh", "-c", f"{_prints(megabytes, times)}; sleep 100000"), log)
         with running(peer, directory / "peer", [task]):
-            _await(lambda: bool(_lines(done)), f"{peer.name} to take {megabytes} MB")
 
             def size() -> int:
-                return sum(
-                    path.stat().st_size
-                    for path in (log, *Path(f"{log}.d").glob("*"))
-                    if path.is_file()
-                )
+                files = [path for path in (log, *Path(f"{log}.d").glob("*")) if path.is_file()]
+                return sum(path.stat().st_size for path in files)
 
             try:
-                _await(lambda: size() >= megabytes * 1_000_000, "the log", patience_s=60)
+                _await(lambda: size() >= megabytes * 1_000_000, "the log", interval_s=0.01)
             except TimeoutError:
-                return -1.0
-            return time.monotonic() - began
+                return None
+            return time.time() - float(_lines(times)[0])
 
 
 def _log_itself(megabytes: int) -> float:
     with _scratch() as directory:
-        began = time.monotonic()
-        subprocess.run(["sh", "-c", f"exec > {directory}/log; {_prints(megabytes)}"], check=True)
-        return time.monotonic() - began
+        times = directory / "times"
+        script = f"exec > {directory}/log; {_prints(megabytes, times)}"
+        subprocess.run(["sh", "-c", script], check=True)
+        return _between(times)
 
 
 # Ours
@@ -174,18 +170,19 @@ def _our_restart(rounds: int) -> Sample:
             return _restarts(pids, rounds)
 
 
-def _our_log(megabytes: int) -> float:
+def _our_log(megabytes: int) -> float | None:
     """`up` is killed while the agent prints: the log is whole all the same."""
     with _scratch() as directory:
-        script = f"{_prints(megabytes)}; echo > $NANOSUP_OUTPUTS/up; exec sleep 100000"
+        times = "$NANOSUP_OUTPUTS/times"
+        script = f"{_prints(megabytes, times)}; echo > $NANOSUP_OUTPUTS/up; exec sleep 100000"
         repository = _repository(directory, 1, script, log_limit=10_000_000_000)
         with _up(repository) as up:
             _await(lambda: _log_size(repository) > 0, "the first byte", interval_s=0.0005)
-            began = time.monotonic()
             up.kill()
             _await(lambda: bool(_marks(repository)), f"nanosup to take {megabytes} MB")
-            taken_s = time.monotonic() - began
-            return taken_s if _log_size(repository) == megabytes * 1_000_000 else -1.0
+            if _log_size(repository) != megabytes * 1_000_000:
+                return None
+            return _between(_marks(repository)[0].with_name("times"))
 
 
 def _lanes(options: Options) -> str:
@@ -258,8 +255,15 @@ def _log_size(repository: Path) -> int:
 # Both
 
 
-def _prints(megabytes: int) -> str:
-    return f"yes {_LINE} | head -c {megabytes * 1_000_000}"
+def _prints(megabytes: int, times: Path | str) -> str:
+    """A script that prints, and writes down when it began and ended."""
+    stamp = f"date +%s.%N >> {times}"
+    return f"{stamp}; yes {_LINE} | head -c {megabytes * 1_000_000}; {stamp}"
+
+
+def _between(times: Path) -> float:
+    began, ended = map(float, _lines(times))
+    return ended - began
 
 
 def _lines(path: Path) -> list[str]:
