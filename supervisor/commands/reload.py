@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+from sandbox import repository
 from supervisor import clock, config, place, sprint
 from supervisor.amend import Amendment, amend
 from supervisor.board import SprintDir
@@ -12,6 +13,7 @@ from supervisor.commands import restart as restarting
 from supervisor.decide import PhaseState, SprintState
 from supervisor.errors import CompletedError
 from supervisor.observe import SprintView, observe
+from supervisor.planted import check_hooks_are_no_lanes
 
 
 def run(
@@ -29,6 +31,7 @@ def run(
     wanted = config.load(here.top, agent=agent, graph=graph)
     sprint.check_agents(wanted.agents, here.top)
     sprint.check_hooks(wanted.hooks, here.top)
+    check_hooks_are_no_lanes(here.board, repository.find(here.top), wanted.hooks)
     seen = observe(chosen)
     if seen.state is SprintState.COMPLETED:
         raise CompletedError(

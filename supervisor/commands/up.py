@@ -23,6 +23,7 @@ from supervisor.errors import ConfigError, SupervisorError
 from supervisor.hold import enforced
 from supervisor.observe import observe
 from supervisor.plan import plan
+from supervisor.planted import check_hooks_are_no_lanes
 from supervisor.publish import publish_all
 from supervisor.refusal import observe_checked
 from supervisor.schema import Hooks
@@ -51,6 +52,7 @@ def run(
     sprint.check_agents(wanted.agents, here.top)
     sprint.check_hooks(wanted.hooks, here.top)
     board = here.board
+    check_hooks_are_no_lanes(board, repo, wanted.hooks)
     for path in remove_stale(board):
         print(f"nanosup: removed a stale mount of a dead lane, {path}", file=sys.stderr)
     features = host.probe(str(here.state))
@@ -71,7 +73,9 @@ def run(
     sweep(board)
     is_plain = plain or detach or not sys.stdout.isatty()
     look = Look.JSON if as_json else Look.PLAIN if is_plain else Look.LIVE
-    convoy = Convoy(board, repo, wanted, planned, look=look, read_hooks=lambda: _hooks(here.top))
+    convoy = Convoy(
+        board, repo, wanted, planned, look=look, read_hooks=lambda: _hooks(here.top, board, repo)
+    )
     return _detached(convoy) if detach else _drive(convoy, lambda: None)
 
 
@@ -86,9 +90,11 @@ def _drive(convoy: Convoy, announce: Callable[[], object]) -> int:
     return max(_CODES.get(state, 1) for state in arrival.states)
 
 
-def _hooks(top: Path) -> Hooks | None:
+def _hooks(top: Path, board: Board, repo: repository.Repository) -> Hooks | None:
     try:
-        return config.load(top).hooks
+        hooks = config.load(top).hooks
+        check_hooks_are_no_lanes(board, repo, hooks)
+        return hooks
     except ConfigError:
         return None  # `nanosup reload` has said why
 

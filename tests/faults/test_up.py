@@ -14,6 +14,7 @@ import pytest
 
 from tests.faultbox import Scenario, await_true, finish, phase, stand_in
 from tests.fleetbox import NANOSUP, TIMEOUT_S
+from tests.gitbox import git
 
 Make = Callable[..., Scenario]
 
@@ -80,6 +81,25 @@ def test_hook_that_is_not_there_is_said_before_anything_starts(make: Make) -> No
 
     assert done.returncode == 10
     assert "hooks.on_event: 'no-such-hook' is not on PATH" in done.stderr
+
+
+def test_hook_that_a_lane_has_written_is_not_run_unasked(make: Make) -> None:
+    evil = hook("touch ../planted")
+    scenario = make(
+        stand_in("a", f"n == 1 and save('nanosup.toml', {evil!r} + open('nanosup.toml').read())")
+        + phase("p", access="write")
+    )
+    assert scenario.run("up").returncode == 0
+    git(scenario.top, "merge", "-q", f"refs/nanosup/{scenario.sprint()['id']}/p")
+
+    refused = scenario.run("up")
+
+    assert refused.returncode == 10
+    assert "[hooks] was written in a lane, by phase 'p'" in refused.stderr
+    assert not (scenario.top.parent / "planted").exists()
+    scenario.env["NANOSUP_TRUST_HOOKS"] = "1"
+    assert scenario.run("up").returncode == 0
+    assert (scenario.top.parent / "planted").exists()
 
 
 def test_reader_of_up_that_stops_reading_holds_up_no_lane(make: Make) -> None:
