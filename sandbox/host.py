@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 
-from sandbox import launch, namespace, syscalls, trial
+from sandbox import cgroup, launch, namespace, syscalls, trial
 from sandbox.end import Exited, Unstarted
 from sandbox.errors import HostError, SandboxError
 from sandbox.feature import Features, Mechanism, Row
@@ -378,21 +378,17 @@ def _release() -> tuple[int, ...]:
 
 
 def _cgroups() -> Row:
-    v2 = "/sys/fs/cgroup"
-    if os.path.exists(f"{v2}/cgroup.controllers"):
-        with open("/proc/self/cgroup", encoding="ascii", errors="replace") as file:
-            own = file.read().strip().rpartition("::")[2]
-        writable = os.access(f"{v2}{own}/cgroup.procs", os.W_OK)
-        detail = "version 2, " + ("delegated to this user" if writable else "not delegated")
-    else:
-        writable = os.access(f"{v2}/memory", os.W_OK)
-        detail = "version 1, " + ("writable" if writable else "not writable")
+    found = cgroup.find()
+    usable = [name for name in cgroup.CONTROLLERS if found and name in found.places]
+    lacking = [name for name in cgroup.CONTROLLERS if name not in usable]
+    gives = f"version {found.version}: {', '.join(usable)} of a whole lane" if found else ""
+    lacks = f"{', '.join(lacking)} of a whole lane cannot be limited" if lacking else ""
     return Row(
         mechanism=Mechanism.CGROUPS,
-        ok=writable,
+        ok=not lacking,
         needed=False,
-        detail=detail,
-        fix="" if writable else "systemd-run --user --scope -p Delegate=yes nanosup up",
+        detail="; ".join(part for part in (gives, lacks) if part),
+        fix="systemd-run --user --scope -p Delegate=yes nanosup up" if lacking else "",
     )
 
 

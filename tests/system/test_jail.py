@@ -8,6 +8,7 @@ import select
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -530,6 +531,24 @@ PROGRAMS = {
     "import concurrent.futures as f, multiprocessing as m, asyncio, sqlite3;"
     'print(m.Pool(2).map(abs, [-1])); asyncio.run(asyncio.create_subprocess_exec("true"))\'',
 }
+
+
+def test_pytest_runs_the_tests_of_a_lane(who: Who, features: Features) -> None:
+    """That of this project's own environment, read-only, where the lane can read it."""
+    python = Path(sys.executable)
+    if any(not at.stat().st_mode & 0o5 for at in (python.resolve(), *python.parents)):
+        pytest.skip(f"{python} cannot be read by everybody")
+
+    def act(kept: Keeper) -> tuple[object, str]:
+        (kept.directory / "mnt" / "test_it.py").write_text(
+            "def test_it(tmp_path):\n    (tmp_path / 'f').write_text('x')\n"
+        )
+        return kept.run(str(python), "-m", "pytest", "-q", "test_it.py", writable=True)
+
+    end, out = keep(who, features, act)
+
+    assert end == Exited(0), out
+    assert "1 passed" in out
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
