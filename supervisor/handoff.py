@@ -24,6 +24,7 @@ from supervisor.record import AttemptState, Exit, Trouble
 
 FILE = "handoff.json"
 
+_ATTEMPTS = 100  # there may have been thousands, and each of them is told
 _LINES = 200
 _LOG_BYTES = 256 << 10
 _PATCH_BYTES = 1 << 20
@@ -52,7 +53,7 @@ class Handoff(msgspec.Struct, frozen=True, kw_only=True):
         diff: what it had changed, as a patch; None where it could or did not write.
         diff_truncated: the patch was too long, and ends somewhere.
         log: the last lines of each log.
-        attempts: all so far, the first first.
+        attempts: those so far, the first first; of very many the last.
     """
 
     phase: str
@@ -93,7 +94,7 @@ def handoff(
             )
             for name in NAMES
         },
-        attempts=tuple(_before(attempt) for attempt in before),
+        attempts=tuple(_before(attempt) for attempt in before[-_ATTEMPTS:]),
     )
 
 

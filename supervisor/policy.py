@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 
@@ -75,7 +76,7 @@ class _Tally(msgspec.Struct):
         ready_s: seconds from now until its provider lets it go on.
     """
 
-    failures: list[float] = []
+    failures: deque[float] = msgspec.field(default_factory=deque)
     spent: bool = False
     barred: bool = False
     parks: int = 0
@@ -104,16 +105,16 @@ def after(
     tallies = {agent: _Tally() for agent in order}
     wait_s = 0.0
     failed = 0
+    asked = {reset.after: reset for reset in resets}  # the last one at a number holds
     for n, past in enumerate((None, *history)):
         if past is not None:
             wait_s = _count(phase, order, tallies, past, f"{seed}{n}")
             failed += past.state in _FAILURES
-        for reset in resets:
-            if reset.after == n:
-                first = () if reset.agent is None else (reset.agent,)
-                order = tuple(dict.fromkeys((*first, *phase.agents)))
-                tallies = {agent: _Tally() for agent in order}
-                wait_s, failed = 0.0, 0
+        if (reset := asked.get(n)) is not None:
+            first = () if reset.agent is None else (reset.agent,)
+            order = tuple(dict.fromkeys((*first, *phase.agents)))
+            tallies = {agent: _Tally() for agent in order}
+            wait_s, failed = 0.0, 0
     if not order:
         return GiveUp("no agent is named for it")
     usable = [agent for agent in order if not tallies[agent].is_out]
@@ -146,7 +147,8 @@ def _count(
         tally.ready_s = _park_s(past, tally.parks) - past.age_s
         return 0.0
     tally.parks = 0
-    tally.failures = [*_within(tally.failures, past.age_s, phase.window_s), past.age_s]
+    _forget(tally.failures, past.age_s, phase.window_s)
+    tally.failures.append(past.age_s)
     if len(tally.failures) > phase.restarts:
         tally.spent = True
         return 0.0  # the next agent has not failed yet
@@ -154,12 +156,11 @@ def _count(
     return max(0.0, delay_s - past.age_s)
 
 
-def _within(failures: Sequence[float], age_s: float, window_s: float | None) -> Iterator[float]:
-    """Those failures that were no longer than the window before the one of `age_s`."""
-    for other_s in failures:
-        # Of two whose time nobody knows the difference is no number, and no comparison holds.
-        if window_s is None or not other_s - age_s > window_s:
-            yield other_s
+def _forget(failures: deque[float], age_s: float, window_s: float | None) -> None:
+    """Drops the failures that were longer than the window before the one of `age_s`."""
+    # Of two whose time nobody knows the difference is no number, and no comparison holds.
+    while window_s is not None and failures and failures[0] - age_s > window_s:
+        failures.popleft()
 
 
 def _park_s(past: Past, times: int) -> float:

@@ -166,10 +166,13 @@ def convert(table: Any, kind: type[_Table], where: str) -> _Table:
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}{_in_our_words(str(error))}", hint=_TYPE_HINT) from None
+        said = str(error)
+        raise ConfigError(f"{where}{_in_our_words(said)}", hint=_hint(said)) from None
 
 
 _TYPE_HINT = "see `nanosup init` for every key with its type"
+_CHOICES = {"signs": tuple(Sign), "access": tuple(Access), "carry": tuple(Carry)}
+_INSIDE = dict.fromkeys(("rate_limited", "not_logged_in"), Symptom.__struct_fields__)
 _AT = re.compile(r" - at `\$(.*)`$")
 _TYPES = {
     "str": "a string",
@@ -181,11 +184,24 @@ _TYPES = {
 }
 
 
+def _hint(text: str) -> str:
+    """What to write instead, for a word that is none of those that are allowed."""
+    at = _AT.search(text)
+    key = re.sub(r"\[.*?\]", "", at.group(1)).rpartition(".")[2] if at else ""
+    if "enum value" in text and key in _CHOICES:
+        return "one of: " + ", ".join(_CHOICES[key])
+    if "unknown field" in text and key in _INSIDE:
+        return "known: " + ", ".join(_INSIDE[key])
+    return _TYPE_HINT
+
+
 def _in_our_words(text: str) -> str:
     """'Expected `int`, got `str` - at `$.restarts`' → '.restarts: expected a whole number, …'."""
     at = _AT.search(text)
     where = at.group(1) if at else ""
     words = _AT.sub("", text)
+    words = words.replace("Object contains unknown field", "unknown key")
+    words = words.replace("Invalid enum value", "there is no")
     words = re.sub(
         r"`([a-z |]+)`",
         lambda match: " or ".join(

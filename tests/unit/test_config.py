@@ -78,6 +78,8 @@ def test_agent_option_takes_every_phase_without_a_file(tmp_path: Path) -> None:
         (AGENT + '[[phase]]\nname = "x"\nrestarts = "2"\n', "'x'.restarts: expected", ""),
         (AGENT + '[[phase]]\nname = "x"\ntimeout_s = 0\n', "'x'.timeout_s", ""),
         (AGENT + '[[phase]]\nname = "x"\naccess = "rw"\n', "'x'.access", ""),
+        (AGENT + '[[phase]]\nname = "x"\nsigns = ["io"]\n', "there is no 'io'", "output, cpu, fs"),
+        (AGENT + "rate_limited = { code = [1] }\n", "unknown key code", "exit, output"),
         (AGENT + "[[phase]]\nrestarts = 1\n", "phase no. 1", ""),
         (AGENT + '[[phase]]\nname = "x"\noutputs = ["../y"]\n', "'../y' is not a plain file", ""),
         (AGENT + '[[phase]]\nname = "x"\noutputs = ["a/b"]\n', "'a/b' is not a plain file", ""),
