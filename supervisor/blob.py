@@ -8,9 +8,11 @@ cannot make the two differ. What comes out is hashed on its way.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
+import stat
 from types import TracebackType
 
 from supervisor import disk
@@ -160,7 +162,14 @@ class BlobStore:
             FileNotFoundError: there is no such blob.
             OSError: it cannot be read, or is no regular file.
         """
-        return os.open(self.path_of(sha256), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # O_NONBLOCK: to open a FIFO that somebody put here would wait for its writer for ever.
+        fd = os.open(
+            self.path_of(sha256), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        )
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file", self.path_of(sha256))
+        return fd
 
     def digest(self, sha256: str) -> str | None:
         """What the blob of this name really hashes to now; None where it cannot be read at all."""

@@ -104,7 +104,8 @@ class SprintDir:
         if revision:
             path = self.revisions.file(revision)
         try:
-            with open(path, "rb") as file:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(fd, "rb") as file:
                 return hashlib.sha256(file.read()).hexdigest()
         except OSError as error:
             raise document.damaged(path, f"cannot be read: {error.strerror}") from error

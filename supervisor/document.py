@@ -68,7 +68,8 @@ def damaged(path: str, what: str) -> BoardError:
     """The error for a file of the board that is not what it should be."""
     return BoardError(
         f"the board is damaged: {path} {what}",
-        hint="Put the file back from a backup, or move its directory away; nothing was changed.",
+        hint="Put the file back from a backup, or all of its sprint aside with "
+        "`nanosup clean --quarantine`; nothing was changed.",
     )
 
 

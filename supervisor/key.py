@@ -96,7 +96,7 @@ class Keyring:
 
     def _read_private(self, path: str) -> bytes | None:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -118,11 +118,17 @@ class Keyring:
     def _read_public(self, keyid: str) -> bytes | None:
         if len(keyid) != 64 or not keyid.isalnum():
             return None
+        path = os.path.join(self.path, f"{keyid}.pub")
         try:
-            with open(os.path.join(self.path, f"{keyid}.pub"), "rb") as file:
-                key = _unpem("PUBLIC KEY", file.read(4096), _SPKI)
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None
+        try:
+            key = _unpem("PUBLIC KEY", os.read(fd, 4096), _SPKI)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
         if key is None or hashlib.sha256(_SPKI + key).hexdigest() != keyid:
             return None
         return key

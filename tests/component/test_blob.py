@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,27 @@ def test_more_than_the_limit_is_refused_and_leaves_nothing(
 def test_only_a_digest_names_a_blob(blobs: BlobStore, bad: str) -> None:
     with pytest.raises(ValueError):
         blobs.open(bad)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "link", "socket"])
+def test_what_is_no_file_is_no_blob_and_nobody_waits_for_it(tmp_path: Path, kind: str) -> None:
+    blobs = BlobStore(str(tmp_path / "blobs"))
+    source = tmp_path / "source"
+    source.write_text("x")
+    sha256, _ = blobs.add(str(source), 10)
+    path = Path(blobs.path_of(sha256))
+    path.unlink()
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "directory":
+            path.mkdir()
+        case "link":
+            path.symlink_to(source)
+        case "socket":
+            os.mknod(path, 0o600 | stat.S_IFSOCK)
+
+    assert blobs.digest(sha256) is None
+    with pytest.raises(MismatchError):
+        blobs.copy_to(sha256, str(tmp_path / "copy"))
+    assert not (tmp_path / "copy").exists()
