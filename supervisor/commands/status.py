@@ -7,7 +7,7 @@ import json
 from supervisor import place, room
 from supervisor.board import Board
 from supervisor.decide import SprintState
-from supervisor.errors import NotFoundError
+from supervisor.errors import BoardError, NotFoundError
 from supervisor.footing import footings
 from supervisor.observe import SprintView, observe
 from supervisor.pulse import pulses
@@ -25,37 +25,54 @@ def run(*, sprint_id: str | None, as_json: bool, watch: bool, everything: bool) 
         except KeyboardInterrupt:
             return 130
         return 0
-    seen = _observe(here.board, sprint_id, everything or as_json)
+    hurt: list[BoardError] = []
+    seen = _observe(here.board, sprint_id, everything or as_json, hurt)
+    _show(here.board, seen, as_json=as_json)
+    for error in hurt:
+        raise error  # the others were shown; the first that is damaged is named
+    return 0
+
+
+def _show(board: Board, seen: list[SprintView], *, as_json: bool) -> None:
     if as_json:
         found = {
-            (s.record.id, name, a.n): pulses(here.board, s.record.id, name, a.n)
+            (s.record.id, name, a.n): pulses(board, s.record.id, name, a.n)
             for s in seen
             for name, view in s.phases.items()
             for a in view.attempts
         }
         print(
             json.dumps(
-                status_document(
-                    seen, found, footings(here.board, seen), room.disk_document(here.board.path)
-                ),
+                status_document(seen, found, footings(board, seen), room.disk_document(board.path)),
                 ensure_ascii=False,
             )
         )
-        return 0
+        return
     if not seen:
         print("no sprint yet: begin one with `nanosup up`")
-        return 0
+        return
     from supervisor import console
 
-    under = footings(here.board, seen)
+    under = footings(board, seen)
     for sprint in seen:
-        console.show(sprint, here.board, under.get(sprint.record.id))
-    return 0
+        console.show(sprint, board, under.get(sprint.record.id))
 
 
-def _observe(board: Board, sprint_id: str | None, everything: bool) -> list[SprintView]:
+def _observe(
+    board: Board, sprint_id: str | None, everything: bool, hurt: list[BoardError]
+) -> list[SprintView]:
+    """The sprints to show. Of all of them, those that are damaged go to `hurt`."""
     if sprint_id is None and everything:
-        return [observe_checked(board, board.sprint(known)) for known in board.sprints()]
+        seen = []
+        for known in board.sprints():
+            try:
+                seen.append(observe_checked(board, board.sprint(known)))
+            except NotFoundError:
+                continue  # removed by a clean-up since we have listed it
+            except BoardError as error:
+                if known in board.sprints():
+                    hurt.append(error)
+        return seen
     try:
         return [observe_checked(board, place.choose(board, sprint_id))]
     except NotFoundError:

@@ -373,3 +373,22 @@ def test_agents_of_two_products_in_two_terminals_take_a_sprint_through(tmp_path:
     )
     assert fleet.json("artifacts", "verify")["ok"]
     assert not [e for e in fleet.journal() if e["event"].startswith("up.")]
+
+
+def test_damaged_sprint_hides_no_other_and_can_be_put_aside(fleet: Fleet) -> None:
+    for goal in ("one", "two"):
+        claim(fleet, "plan", "--goal", goal)
+    hurt, whole = sorted(path.name for path in (fleet.board / "sprints").iterdir())
+    (fleet.board / "sprints" / hurt / "sprint.json").write_text("{")
+
+    shown = fleet.run("status", "--json")
+
+    assert shown.returncode == 20
+    assert [one["id"] for one in json.loads(shown.stdout)["sprints"]] == [whole]
+    error = json.loads(shown.stderr)
+    assert error["error"] == "Board"
+    assert f"{hurt}/sprint.json is damaged" in error["message"]
+    assert fleet.run("clean").returncode == 20
+    aside = json.loads(fleet.run("clean", "--quarantine", "--json").stdout)["quarantined"]
+    assert [Path(path).is_dir() for path in aside] == [True]
+    assert [one["id"] for one in fleet.json("status")["sprints"]] == [whole]
