@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sandbox.tier import Tier, describe
-from supervisor import room
+from supervisor import room, turn
 from supervisor.board import Board
 from supervisor.decide import AttemptView, PhaseState, PhaseView
 from supervisor.footing import Footing
@@ -120,6 +120,9 @@ def _style(view: PhaseView) -> str:
 def _words(sprint: SprintView, view: PhaseView, latest: AttemptView | None, board: Board) -> str:
     if view.state in (PhaseState.BLOCKED, PhaseState.FAILED):
         return view.why
+    if view.state is PhaseState.READY and view.phase.access.writes:
+        if why := turn.hindrance(board):
+            return sanitize(why)
     if latest is None:
         return ""
     directory = os.path.join(

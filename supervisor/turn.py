@@ -48,6 +48,7 @@ def take(board: Board, owner: Owner, ticket: int | None = None) -> Attempt:
     """
     board.prepare()
     bury(board)
+    mine = next((t for t in board.queue.waiting() if t.n == ticket), None)
     if waiting := ahead(board, ticket):
         raise HeldError(
             f"the writer's turn goes first to {describe_holder(waiting[0])}, who waits for it",
@@ -61,10 +62,9 @@ def take(board: Board, owner: Owner, ticket: int | None = None) -> Attempt:
             f"the writer's turn is held by {describe_holder(latest) if latest else 'another'}",
             hint="one writer at a time: wait for it to end",
         ) from None
-    if ticket is not None:
+    if mine is not None:
         # After the claim: killed in between, we leave a ticket whose asker goes on waiting.
-        used = board.queue.attempt(ticket)
-        board.queue.leave(used, AttemptState.COMPLETED, f"got turn {turn.n}")
+        board.queue.leave(mine, AttemptState.COMPLETED, f"got turn {turn.n}")
     return turn
 
 

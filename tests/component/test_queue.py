@@ -113,6 +113,11 @@ def test_tidying_keeps_the_numbers_counting_and_open_tickets_open(board: Board) 
     kept = os.listdir(Path(queue.path) / "attempts")
     assert len(kept) < 100
     assert turn.ask(board, "next").n == 203
+    with pytest.raises(HeldError):
+        turn.take(board, me(), 2)  # which is not there any more
+    turn.give_back(board, turn.take(board, me(), open_one.n))
+    turn.give_back(board, turn.take(board, me(), 203))
+    assert turn.take(board, me(), 2).n == 3
     assert leftovers(board.path) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -182,3 +183,35 @@ def test_ctrl_c_drops_the_sprint_that_waits_for_its_base(make: Make) -> None:
     assert up.returncode == 143
     assert "not begun: B" in said
     assert list(sprints(fleet)) == ["A"]
+
+
+def test_killed_up_that_waits_for_the_turn_holds_nobody_up(make: Make) -> None:
+    fleet = make(graph(0.3))
+    token = fleet.run("claim", "plan", "--agent", "me", "--goal", "hand").stdout.strip()
+    assert fleet.run("complete", "plan", "--token", token).returncode == 0
+    token = fleet.run("claim", "build", "--agent", "me").stdout.strip()
+    first, second = fleet.start("up", "--goal", "A"), fleet.start("up", "--goal", "B")
+    for goal in ("A", "B"):
+        await_ticket(fleet, goal)
+    first.kill()
+    assert fleet.run("complete", "build", "--token", token).returncode == 0
+
+    assert second.wait(60) == 0
+    assert {goal: sprint["state"] for goal, sprint in sprints(fleet).items()} == {
+        "hand": "stopped", "A": "stopped", "B": "completed"
+    }  # fmt: skip
+    assert fleet.run("up", "--goal", "A").returncode == 0
+
+
+def await_ticket(fleet: Fleet, goal: str) -> None:
+    """Returns once the sprint of a goal waits for the turn."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        known = {sprint["goal"]: sprint["id"] for sprint in fleet.json("status")["sprints"]}
+        asked = [
+            json.loads(path.read_text())["agent"]
+            for path in fleet.board.glob("queue/attempts/0*/owner.json")
+        ]
+        if goal in known and f"sprint {known[goal]}" in asked:
+            return
+    raise AssertionError(f"{goal} does not wait for the turn")

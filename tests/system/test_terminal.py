@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleetbox import NANOSUP, Fleet, agent, phase
+from tests.ordinary import ordinary_user, why_not
 from tests.terminalbox import Terminal
 
 
@@ -182,3 +184,27 @@ def test_pipes_beside_a_terminal_are_passed_through(fleet: Fleet, tmp_path: Path
         terminal.type(b"text\r\4")
         assert terminal.status() == "ended 0"
     assert out.read_text() == "24 80\ntext\n"
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_an_ordinary_user_has_a_terminal_too() -> None:
+    with ordinary_user() as user:
+        repo = user.directory / "repo"
+        fleet = Fleet(repo, agent("a", "true") + phase("look", agents=["a"]))
+        subprocess.run(["chown", "-R", f"{user.uid}:{user.uid}", str(repo)], check=True)
+        script = (
+            "import os, signal\n"
+            "signal.signal(signal.SIGCONT, lambda *_: print('back', flush=True))\n"
+            "print(os.get_terminal_size(0), flush=True); print('got', input()); raise SystemExit(4)"
+        )
+        argv = user.command(NANOSUP, "run", "look", "--", "/usr/bin/python3", "-c", script)
+        with Terminal(argv, fleet.top, user.environment(), rows=41, columns=90) as terminal:
+            terminal.expect(r"columns=90, lines=41")
+            terminal.type(b"\x1a")
+            assert terminal.status() == "stopped"
+            terminal.continue_job()
+            terminal.expect("back")
+            terminal.type(b"on\r")
+            terminal.expect("got on")
+            assert terminal.status() == "ended 4"
+            assert terminal.is_restored
