@@ -120,9 +120,9 @@ def _style(view: PhaseView) -> str:
 def _words(sprint: SprintView, view: PhaseView, latest: AttemptView | None, board: Board) -> str:
     if view.state in (PhaseState.BLOCKED, PhaseState.FAILED):
         return view.why
-    if view.state is PhaseState.READY and view.phase.access.writes:
-        if why := turn.hindrance(board):
-            return sanitize(why)
+    waits_to_write = view.state is PhaseState.READY and view.phase.access.writes
+    if waits_to_write and (why := turn.hindrance(board)):
+        return sanitize(why)
     if latest is None:
         return ""
     directory = os.path.join(

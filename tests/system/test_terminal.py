@@ -80,7 +80,7 @@ def test_ctrl_c_goes_to_the_command_which_may_go_on(fleet: Fleet) -> None:
 
 def test_ctrl_z_stops_the_job_and_fg_goes_on_with_it(fleet: Fleet) -> None:
     script = (
-        "import signal; signal.signal(signal.SIGCONT, lambda *_: print('back', flush=True))\n"
+        "import os, signal; signal.signal(signal.SIGCONT, lambda *_: os.write(1, b'back\\n'))\n"
         "print('ready', flush=True); print('got', input(), flush=True); signal.pause()"
     )
     with at_terminal(fleet, "/usr/bin/python3", "-c", script) as terminal:
@@ -194,7 +194,7 @@ def test_an_ordinary_user_has_a_terminal_too() -> None:
         subprocess.run(["chown", "-R", f"{user.uid}:{user.uid}", str(repo)], check=True)
         script = (
             "import os, signal\n"
-            "signal.signal(signal.SIGCONT, lambda *_: print('back', flush=True))\n"
+            "signal.signal(signal.SIGCONT, lambda *_: os.write(1, b'back\\n'))\n"
             "print(os.get_terminal_size(0), flush=True); print('got', input()); raise SystemExit(4)"
         )
         argv = user.command(NANOSUP, "run", "look", "--", "/usr/bin/python3", "-c", script)
