@@ -29,6 +29,7 @@ class Egress:
 
     Attributes:
         way_out: for `view.Lane`.
+        has_died: when all was over, the process had ended by itself: the lane had no network.
     """
 
     def __init__(
@@ -47,7 +48,8 @@ class Egress:
             keep: descriptors that `record` needs.
         """
         here = tuple(entry for entry in allowlist.entries if entry.is_here)
-        fixed = tuple(dict.fromkeys(map(_place, (entry for entry in here if entry.port))))
+        places = [_place(entry) for entry in here if entry.port]
+        fixed = tuple({(at, port): (at, port, host) for at, port, host in places}.values())
         made = netns.make([(_LOOPBACK, 0), *((at, port) for at, port, _ in fixed)])
         listener, *others = made.listeners
         self.way_out = WayOut(made.fd, listener.getsockname()[1], through_proxy=bool(here))
@@ -55,6 +57,7 @@ class Egress:
             Forward(other, host, port) for other, (_, port, host) in zip(others, fixed, strict=True)
         ]
         keeper = os.getpid()
+        self.has_died = False
         self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -81,8 +84,10 @@ class Egress:
         trace: TracebackType | None,
     ) -> None:
         os.close(self.way_out.netns)
-        os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so the pid is still its
-        os.waitpid(self.pid, 0)
+        self.has_died = os.waitpid(self.pid, os.WNOHANG)[0] != 0
+        if not self.has_died:
+            os.kill(self.pid, signal.SIGKILL)  # not reaped yet, so the pid is still its
+            os.waitpid(self.pid, 0)
 
 
 def _place(entry: Entry) -> tuple[str, int, str]:

@@ -51,5 +51,7 @@ def opened(
             allowlist, write, uid=uid, gid=gid, landlock_abi=features.landlock_abi, keep=(fd,)
         ) as egress:
             yield egress.way_out
+        if egress.has_died:
+            record.append("network.lost", phase=phase.name, attempt=attempt)
     finally:
         os.close(fd)

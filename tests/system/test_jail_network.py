@@ -91,7 +91,8 @@ def test_a_listed_port_of_the_loopback_is_as_if_it_were_here(
 ) -> None:
     script = "import os; [os.environ.pop(n) for n in list(os.environ) if 'PROXY' in n.upper()]\n"
     script += FETCH.format(url=f"http://127.0.0.1:{port}/")
-    end, out, _ = through(who, features, (f"localhost:{port}",), script)
+    listed = (f"localhost:{port}", f"127.0.0.1:{port}", f"127.0.0.0/8:{port}")
+    end, out, _ = through(who, features, listed, script)
 
     assert (end, out) == (Exited(0), "hello\n")
 

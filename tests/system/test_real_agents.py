@@ -38,7 +38,7 @@ access = "read"
 gate = false
 agents = ["it"]
 prompt = "This is the review."
-network = "host"
+network = ["127.0.0.1"]
 timeout_s = 100
 restarts = 0
 """
