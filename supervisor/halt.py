@@ -12,11 +12,18 @@ class Halt:
 
     Args:
         is_paused: what the board says.
+        noted: told once the lane stands still, and once it goes on.
     """
 
-    def __init__(self, is_paused: Callable[[], bool], freezer: Freezer) -> None:
+    def __init__(
+        self,
+        is_paused: Callable[[], bool],
+        freezer: Freezer,
+        noted: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self._is_paused = is_paused
         self._freezer = freezer
+        self._noted = noted
         self._since_s: float | None = None
 
     @property
@@ -35,6 +42,7 @@ class Halt:
         self._freezer.freeze()  # again too: somebody may have continued a process by hand
         if self._since_s is None:
             self._since_s = now_s
+            self._noted(True)
         return 0.0
 
     def lift(self, now_s: float) -> float:
@@ -43,6 +51,7 @@ class Halt:
             return 0.0
         self._freezer.thaw()
         stood_s, self._since_s = now_s - self._since_s, None
+        self._noted(False)
         return stood_s
 
     def close(self) -> None:

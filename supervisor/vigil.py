@@ -111,7 +111,7 @@ class Vigil:
         stall_s = self._phase.stall_s
         pulse = Pulse(stall_s, sample, now, clock.suspended_s()) if stall_s is not None else None
         refresh_at = now + _REFRESH_S
-        halt = self._halt = Halt(self._is_paused, Freezer(child.processes))
+        halt = self._halt = Halt(self._is_paused, Freezer(child.processes), self._note_halt)
         tend_at: float | None = None
         while child.poll() is None:
             now = time.monotonic()
@@ -168,6 +168,9 @@ class Vigil:
                 self._kill(child)
         halt.close()
         return Ending(self._cause or Cause.EXIT, self._stopped, self._served, child.left)
+
+    def _note_halt(self, stands_still: bool) -> None:
+        self._tell("attempt.paused" if stands_still else "attempt.resumed")
 
     def _answer(self, child: Held) -> None:
         for number in os.read(self._wakeup, 512):

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 from supervisor import pause, place
+from supervisor.board import SprintDir
 from supervisor.decide import PhaseState
 from supervisor.observe import observe
+from supervisor.watch import Watch
+
+# A keeper that was stopped, or is still making its lane, answers when it can.
+_PATIENCE_S = 5.0
 
 
 def run(*, phase: str | None, sprint_id: str | None, as_json: bool, paused: bool) -> int:
@@ -26,3 +33,25 @@ def run(*, phase: str | None, sprint_id: str | None, as_json: bool, paused: bool
     what = f"phase {phase}" if phase is not None else f"sprint {sprint.id}"
     print(f"{what} is {'paused' if paused else 'resumed'}")
     return 0
+
+
+def _await(sprint: SprintDir, phases: set[str], offset: int, event: str) -> set[str]:
+    """Waits for an event of the running attempt at each phase. Returns those that gave none."""
+    waiting = set(phases)
+    watch = Watch()
+    never = os.eventfd(0, os.EFD_CLOEXEC)
+    deadline = time.monotonic() + _PATIENCE_S
+    try:
+        watch.file(sprint.journal.path)
+        while True:
+            for happened in sprint.journal.read(offset):
+                offset = happened.end
+                if happened.event in (event, "attempt.ended"):
+                    waiting.discard(str(happened.fields.get("phase")))
+            left_s = deadline - time.monotonic()
+            if not waiting or left_s <= 0:
+                return waiting
+            watch.wait(never, left_s)
+    finally:
+        os.close(never)
+        watch.close()

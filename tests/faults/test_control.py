@@ -101,9 +101,7 @@ def test_restart_of_what_is_unknown_or_held_by_hand_is_refused(make: Make) -> No
 
 
 def test_pause_outlives_up_and_takes_none_of_the_time(make: Make) -> None:
-    scenario = make(
-        stand_in("a", COUNTS) + phase("p", timeout_s=5, stall_s=3, restarts=0)
-    )
+    scenario = make(stand_in("a", COUNTS) + phase("p", timeout_s=5, stall_s=3, restarts=0))
     up = scenario.up()
     scenario.await_entry("said", "p")
 
