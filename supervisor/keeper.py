@@ -44,6 +44,7 @@ from supervisor.readiness import check_ready
 from supervisor.record import AttemptState, Outcome, Trouble
 from supervisor.refusal import require
 from supervisor.run import Run
+from supervisor.withdrawal import WithdrawnError, heed
 
 LOST_CLAIM = 12
 """Exit status of a keeper that did not get what it was to claim."""
@@ -53,10 +54,11 @@ def main(order: Order, features: Features) -> NoReturn:
     """Carries out `order` and exits; for a process that was just forked for it."""
     code = 1
     try:
+        heed()
         keep(order, features)
         code = 0
-    except (HeldError, BlockedError, CompletedError):
-        code = LOST_CLAIM  # somebody was quicker: nothing is wrong
+    except (HeldError, BlockedError, CompletedError, WithdrawnError):
+        code = LOST_CLAIM  # somebody was quicker, or it is not wanted any more: nothing is wrong
     except (SupervisorError, SandboxError) as error:
         print(f"{clock.utc_now()} {order.phase}.{order.n}: {error.message}", file=sys.stderr)
     except BaseException:
@@ -119,6 +121,8 @@ def _attempt(
     run = Run(board, seen.record, sprint, phase, attempt, order, features)
     try:
         outcome = run.carry_out()
+    except WithdrawnError:
+        outcome = _revoked("ended on request, before its command ran")
     except (SandboxError, SupervisorError) as error:
         outcome = _failed(error.message, error)
     except OSError as error:
@@ -167,6 +171,12 @@ def _as_ordered(seen: SprintView, phase: Phase, order: Order) -> Phase:
             f"phase {phase.name!r} was changed meanwhile by `nanosup reload`", hint="try again"
         )
     return now
+
+
+def _revoked(reason: str) -> Outcome:
+    return Outcome(
+        state=AttemptState.REVOKED, ended_at=clock.utc_now(), ended=stamp(), reason=reason
+    )
 
 
 def _failed(reason: str, error: Exception | None = None) -> Outcome:

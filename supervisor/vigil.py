@@ -13,7 +13,7 @@ from typing import Self
 from sandbox.census import Process
 from sandbox.freezer import Freezer
 from sandbox.held import Held
-from supervisor import clock
+from supervisor import clock, withdrawal
 from supervisor.ending import Cause, Ending
 from supervisor.halt import Halt
 from supervisor.log import Logs
@@ -81,6 +81,8 @@ class Vigil:
         signal.set_wakeup_fd(self._previous_fd)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if not self._foreground:
+            withdrawal.ignore()
         os.close(self._wakeup)
         os.close(self._writer)
 

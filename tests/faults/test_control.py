@@ -245,3 +245,21 @@ def test_reload_can_begin_anew_what_was_changed(make: Make) -> None:
     assert scenario.states("p") == ["completed"]
     assert scenario.states("q") == ["revoked", "completed"]
     scenario.check_completed()
+
+
+def test_down_at_any_moment_of_a_start_revokes_and_loses_nothing(make: Make) -> None:
+    scenario = make(stand_in("a", "n < 9 and wait()") + phase("p", access="write", restarts=0))
+    for delay_s in (0, 0.02, 0.05, 0.1):
+        up = scenario.up()
+        tried = len(scenario.attempts("p")) if scenario.sprints() else 0
+        await_true(
+            lambda n=tried: scenario.sprints() and len(scenario.attempts("p")) > n, "a claim"
+        )
+        with pytest.raises(AssertionError):
+            await_true(lambda: False, "the moment", patience_s=delay_s)
+        ok(scenario, "down")
+        finish(up)
+        scenario.check()
+
+    assert set(scenario.states("p")) == {"revoked"}
+    ok(scenario, "restart", "p")
