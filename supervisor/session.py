@@ -145,7 +145,8 @@ class Session:
         if state in (AttemptState.REVOKED, AttemptState.LOST):
             return Finding(state, reason, found)
         if state is AttemptState.FAILED and (said := self._oom_said(child, end)):
-            return Finding(state, said, found, Trouble.OUT_OF_MEMORY)
+            words = said if isinstance(end, Signaled) else f"{reason}; {said}"
+            return Finding(state, words, found, Trouble.OUT_OF_MEMORY)
         if room.is_full(self._path):
             trouble: Trouble | None = Trouble.NO_SPACE
             retry_s: float | None = None

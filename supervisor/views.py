@@ -216,5 +216,5 @@ def _exit(end: Exit | None) -> dict[str, int] | None:
 
 
 def _brief(value: Any) -> str:
-    text = str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return f'"{text}"' if " " in text else text

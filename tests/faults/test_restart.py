@@ -74,7 +74,7 @@ except OSError: note("refused")
 
 def test_rate_limited_phase_is_parked_and_uses_up_no_restart(make: Make) -> None:
     scenario = make(
-        stand_in("a", "if n < 3: say('429: Usage Limit; try again in 2s'); sys.exit(1)").rstrip()
+        stand_in("a", "if n < 2: say('429: Usage Limit; try again in 2s'); sys.exit(1)").rstrip()
         + f"\n{RATE_LIMITED}\n\n"
         + phase("p", restarts=0)
     )
@@ -89,8 +89,8 @@ def test_rate_limited_phase_is_parked_and_uses_up_no_restart(make: Make) -> None
     code, said = finish(up)
 
     assert code == 0, said
-    assert scenario.states("p") == ["failed", "failed", "completed"]
-    assert [a["trouble"] for a in scenario.attempts("p")] == ["rate_limited"] * 2 + [None]
+    assert scenario.states("p") == ["failed", "completed"]
+    assert [a["trouble"] for a in scenario.attempts("p")] == ["rate_limited", None]
     assert begun_at_s(scenario, "p", 2) - begun_at_s(scenario, "p", 1) >= 2
     scenario.check_completed()
 
@@ -121,7 +121,7 @@ def test_agents_that_cannot_work_now_hand_over_at_once(make: Make) -> None:
 
 def test_backoff_goes_on_where_it_was_when_up_is_killed_in_it(make: Make) -> None:
     scenario = make(
-        stand_in("a", "sys.exit(1 if n == 1 else 0)") + phase("p", restarts=1, backoff_s=8)
+        stand_in("a", "sys.exit(1 if n == 1 else 0)") + phase("p", restarts=1, backoff_s=5)
     )
     up = scenario.up()
     await_true(lambda: scenario.sprints() and scenario.states("p") == ["failed"], "the first end")
@@ -135,7 +135,7 @@ def test_backoff_goes_on_where_it_was_when_up_is_killed_in_it(make: Make) -> Non
 
     assert after_s <= before_s - 1.5
     assert code == 0, said
-    assert begun_at_s(scenario, "p", 2) - begun_at_s(scenario, "p", 1) >= 4
+    assert begun_at_s(scenario, "p", 2) - begun_at_s(scenario, "p", 1) >= 2.5
     scenario.check_completed()
 
 

@@ -152,7 +152,7 @@ def test_result_is_believed_only_as_the_last_whole_line_and_outputs_are_checked(
             for name, (script, _, _, _) in WORDS.items()
         )
         + "".join(
-            phase(name, agents=[name], outputs=outputs, restarts=0, timeout_s=4)
+            phase(name, agents=[name], outputs=outputs, restarts=0, timeout_s=3)
             for name, (_, outputs, _, _) in WORDS.items()
         )
     )
