@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from supervisor import ack
 from supervisor.attempt import Attempt
 from supervisor.board import Board, SprintDir
-from supervisor.errors import BoardError
+from supervisor.errors import BoardError, NotFoundError
 from supervisor.liveness import Liveness
 from supervisor.observe import observe
 from supervisor.owner import liveness
@@ -60,7 +60,16 @@ class Item:
 
 def take(board: Board) -> list[Item]:
     """All sprints of a board, the oldest first. Damage is part of the answer."""
-    return [look(board.sprint(known)) for known in board.sprints()]
+    items = []
+    for known in board.sprints():
+        try:
+            sprint = board.sprint(known)
+            item = look(sprint)
+        except NotFoundError:
+            continue  # removed by another clean-up since we have listed it
+        if item.damage is None or os.path.isdir(sprint.path):
+            items.append(item)
+    return items
 
 
 def look_at(path: str, sprint_id: str) -> Item:

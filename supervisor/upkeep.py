@@ -8,12 +8,14 @@ of it is found to be needed by nothing the next time.
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from supervisor import ack, clock, disk, eviction, inventory, quarantine, removal, sweep
+from supervisor import ack, clock, disk, document, eviction, inventory, quarantine, removal, sweep
 from supervisor.attempt import Attempt
 from supervisor.board import Board
 from supervisor.errors import BoardError
@@ -21,7 +23,7 @@ from supervisor.inventory import Item, Needs
 from supervisor.lane import LaneDir
 from supervisor.lineage import layer_id
 from supervisor.name import is_identifier, is_tmp
-from supervisor.record import AttemptState
+from supervisor.record import AttemptState, Sprint
 
 
 class Kind(StrEnum):
@@ -97,6 +99,12 @@ class Upkeep:
         Raises:
             BoardError: something cannot be removed. What was removed so far is whole.
         """
+        with nullcontext() if self._dry else _alone(self._board):
+            if not self._dry:
+                self._put_back()
+            return self._run()
+
+    def _run(self) -> Report:
         items = inventory.take(self._board)
         going = self._sprints(items)
         rest = [item for item in items if item.id not in going]
@@ -119,6 +127,22 @@ class Upkeep:
             self._checkouts()
         self._leftovers()
         return self.report
+
+    def _put_back(self) -> None:
+        """Puts sprints back that a clean-up had set aside when it died, and that somebody had
+        claimed something of just before."""
+        for path in _entries(os.path.join(self._board.path, "sprints")):
+            record = os.path.join(path, "sprint.json")
+            if not is_tmp(os.path.basename(path)) or not os.path.exists(record):
+                continue
+            if not os.path.lexists(os.path.join(path, ack.FILE)):
+                continue  # being made, not being removed
+            try:
+                found = document.read(record, Sprint)
+            except BoardError:
+                continue
+            if found is not None and inventory.look_at(path, found.id).running:
+                os.rename(path, os.path.join(os.path.dirname(path), found.id))
 
     def _sprints(self, items: list[Item]) -> set[str]:
         """Removes sprints. Returns which."""
@@ -264,6 +288,25 @@ class Upkeep:
 
     def _note(self, kind: Kind, name: str, freed: int) -> None:
         self.report.removed.append(Removed(kind, name, freed))
+
+
+@contextmanager
+def _alone(board: Board) -> Iterator[None]:
+    """Waits until no other clean-up is under way: while one has a sprint set aside, another would
+    find that nothing needs its layers. Takes no space on the disk."""
+    try:
+        fd = os.open(board.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system that cannot lock: one clean-up at a time is up to people
+        yield
+    finally:
+        os.close(fd)
 
 
 def _stands_on(item: Item, sprint: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from board_stage import SNAPSHOT, ended, leftovers, me, sprint_record, tree
+from board_stage import SNAPSHOT, Child, ended, leftovers, me, sprint_record, tree
 from msgspec.structs import replace
 from test_claim_killed import Traced
 from test_disk_full import fill, on_small_disk, refused
@@ -293,3 +293,36 @@ def test_clean_killed_at_any_call_leaves_a_board_that_can_be_cleaned(tmp_path: P
         assert stage.layers() == [f"{kept}-build-0001"]
         assert len(stage.blobs()) == 1
         assert leftovers(stage.board.path) == []
+
+
+def test_clean_ups_at_once_remove_each_thing_once(stage: Stage) -> None:
+    for number in range(12):
+        stage.sprint(text=f"shared {number % 3}")
+    kept = stage.sprint(text="shared 1", acked=False)
+
+    crowd = [Child(lambda: [one.name for one in stage.clean().removed]) for _ in range(4)]
+    removed = [name for child in crowd for name in child.result()]
+
+    assert sorted(removed) == sorted(set(removed))
+    assert len(removed) == 12 + 12 + 2
+    assert stage.ids() == [kept.id]
+    assert stage.layers() == [f"{kept.id}-build-0001"]
+    assert len(stage.blobs()) == 1
+
+
+def test_sprint_set_aside_by_a_clean_up_that_died_comes_back_if_somebody_works_on_it(
+    stage: Stage,
+) -> None:
+    sprint = stage.sprint()
+    held = sprint.slot("build").claim_next(me())
+
+    def die() -> None:
+        removal.set_aside(sprint.path)
+
+    Child(die).result()
+    assert stage.ids() == []
+    stage.clean()
+
+    assert stage.ids() == [sprint.id]
+    assert stage.layers() == [f"{sprint.id}-build-0001"]
+    assert sprint.slot("build").finish(held, ended()).n == 2
