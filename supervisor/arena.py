@@ -66,6 +66,11 @@ gate = false
 limits = {{ {limits} }}
 
 [[phase]]
+name = "net"
+network = ["allowed.invalid:80"]
+gate = false
+
+[[phase]]
 name = "write"
 network = "none"
 access = "write"
@@ -177,7 +182,7 @@ class Arena:
             (top / name).parent.mkdir(exist_ok=True)
             (top / name).write_text(text)
         if self.tier is not None:
-            (top / "nanosup.toml").write_text(_TOML.format(tier=self.tier.value, limits=_LIMITS))
+            (top / "nanosup.toml").write_text(_toml(self.tier))
         self._git("init", "-q", "-b", "main")
         self._git("add", "-A")
         self._git("commit", "-qm", "one")
@@ -328,6 +333,12 @@ class Arena:
         rooms = rooms_path(str(self.board))
         if os.path.isdir(rooms):
             shutil.rmtree(rooms, ignore_errors=True)
+
+
+def _toml(tier: Tier) -> str:
+    text = _TOML.format(tier=tier.value, limits=_LIMITS)
+    # A list of hosts is refused where it cannot be kept to.
+    return text if tier.namespaced else text.replace('["allowed.invalid:80"]', '"none"')
 
 
 def _python() -> str:

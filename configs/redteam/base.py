@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 READ, WRITE = "read", "write"
+NET = "net"  # a reader with a list of hosts that it may reach
 ANY, ROOT, NEVER = "any", "root", "never"
 
 libc = ctypes.CDLL(None, use_errno=True)

@@ -65,7 +65,9 @@ def main() -> None:
                 socket.send_fds(peer, [b"take it"], [prize])
                 peer.close()
             elif one is tcp:
-                tcp.accept()[0].close()
+                peer, _ = tcp.accept()
+                peer.send(b"HTTP/1.0 200 it got here\r\n\r\n")
+                peer.close()
             else:
                 _, address = one.recvfrom(64)
                 if one is udp:

@@ -1,6 +1,6 @@
 """Runs all attempts that are for this lane, each in a process of its own, and prints the results.
 
-`run.py FACTS read|write [control-any|control-root] [ONLY]`: a JSON object a line. FACTS is JSON;
+`run.py FACTS read|write|net [control-any|control-root] [ONLY]`: JSON objects. FACTS is JSON;
 ONLY is the name of an attempt, or `not:` and a guard whose attempts are left out.
 """
 
@@ -17,11 +17,12 @@ import host
 import limit
 import network
 import process
+import proxy
 import view
 from base import ANY, ATTEMPTS, ROOT, Attempt, Context, Stopped, context
 
 LIMIT_S = 8.0
-__all__ = ["git", "host", "limit", "network", "process", "view"]
+__all__ = ["git", "host", "limit", "network", "process", "proxy", "view"]
 
 
 def judged(attempt: Attempt, given: Context) -> dict[str, str]:

@@ -14,7 +14,8 @@ from sandbox.tier import Tier
 from supervisor.arena import Arena
 from supervisor.tail import sanitize
 
-_ACCESSES = ("read", "write")
+_NET = "net"
+_ACCESSES = ("read", "write", _NET)
 # Attempts with the guard "seal" that do something by themselves where nothing protects.
 _PLANTED = (
     "git hooks",
@@ -33,6 +34,7 @@ GUARDS = {
     "processes": ("PID namespace", "landlock's domain, the warden"),
     "sockets": ("private /tmp and /run, landlock", "seccomp: no unix sockets"),
     "network": ("network namespace", "seccomp: no sockets"),
+    "proxy": ("the proxy's list, network namespace", ""),
     "secrets": ("HOME of its own", "landlock: not on its list"),
     "host files": ("read-only root", "landlock"),
     "board": ("masked", "landlock: not on its list"),
@@ -89,7 +91,12 @@ def _attacks(
     tiers: Iterable[Tier | None],
 ) -> Iterator[tuple[Tier | None, str, list[dict[str, str]]]]:
     """What came of the attempts in each tier (None: nothing protects) and access, in order."""
-    lanes = [(held, access) for held in tiers for access in _ACCESSES]
+    lanes = [
+        (held, access)
+        for held in tiers
+        for access in _ACCESSES
+        if access != _NET or (held is not None and held.namespaced)
+    ]
 
     def attack(lane: tuple[Tier | None, str]) -> list[dict[str, str]]:
         held, access = lane

@@ -60,8 +60,9 @@ def check(found: Any, *tiers: Tier) -> None:
     through = [row for row in found["attempts"] if row["result"] != "stopped"]
     assert through == []
     lanes = {(row["tier"], row["access"]) for row in found["attempts"]}
-    assert lanes == {(tier.value, access) for tier in tiers for access in ("read", "write")}
-    for lane in lanes:
+    expected = {(tier.value, access) for tier in tiers for access in ("read", "write")}
+    assert lanes == expected | {(tier.value, "net") for tier in tiers if tier.namespaced}
+    for lane in expected:
         assert sum((row["tier"], row["access"]) == lane for row in found["attempts"]) > 80
     assert found["ok"]
 
