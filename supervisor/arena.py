@@ -133,10 +133,11 @@ class Arena:
         else:
             done = self._nanosup("run", access, "--", *runner)
         answers = [json.loads(line) for line in done.stdout.splitlines() if line[:1] == "{"]
+        why = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         if not answers:
-            why = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise JailError(f"no attempt was made in the {access} lane: {why}")
-        return [self._judged(answer) for answer in answers]
+        made = [self._judged(answer) for answer in answers[1:]]
+        return made + _missed(answers[0]["plan"], made, why)
 
     # -- making
 
@@ -333,6 +334,24 @@ class Arena:
         rooms = rooms_path(str(self.board))
         if os.path.isdir(rooms):
             shutil.rmtree(rooms, ignore_errors=True)
+
+
+def _missed(
+    planned: list[tuple[str, str]], made: list[dict[str, str]], why: str
+) -> list[dict[str, str]]:
+    """Answers for attempts that came to nothing, since the lane had ended: for using too much of
+    the host, which is how it may be stopped, or for something that is wrong."""
+    rest = planned[len(made) :]
+    by_limit = bool(rest) and rest[0][1] == "limits"
+    return [
+        {
+            "attempt": name,
+            "guard": guard,
+            "result": "stopped" if by_limit and guard == "limits" else "broken",
+            "by": f"the lane was ended: {why}",
+        }
+        for name, guard in rest
+    ]
 
 
 def _toml(tier: Tier) -> str:

@@ -7,7 +7,7 @@ import signal
 import tempfile
 import time
 
-from base import NEVER, Context, Stopped, attempt
+from base import NEVER, READ, Context, Stopped, attempt
 
 
 @attempt("processes without end", "limits", control=NEVER)
@@ -54,9 +54,9 @@ def memory(context: Context) -> str:
     return f"{len(taken) * 16} MiB"
 
 
-@attempt("a file without end", "limits", control=NEVER)
+@attempt("a file without end", "limits", lanes=(READ,), control=NEVER)
 def disk(context: Context) -> str:
-    """In its /tmp: who counts all of a lane together looks every few seconds only."""
+    """In its /tmp. Who counts all of a lane together looks every few seconds, and may end it."""
     block = bytes(1 << 20)
     with tempfile.NamedTemporaryFile() as file:
         try:

@@ -86,13 +86,18 @@ def main() -> int:
     given.facts["left_open"] = left_open()
     allowed = {"": None, "control-any": {ANY}, "control-root": {ANY, ROOT}}[control]
     only = rest[1] if len(rest) > 1 else ""
+    chosen = []
     for attempt in ATTEMPTS:
         if only not in ("", attempt.name) and not only.startswith("not:"):
             continue
         if only == f"not:{attempt.guard}":
             continue
-        if access not in attempt.lanes or (allowed is not None and attempt.control not in allowed):
-            continue
+        if access in attempt.lanes and (allowed is None or attempt.control in allowed):
+            chosen.append(attempt)
+    # Those last that the lane may be ended for; and what is to come is said, so that it is missed.
+    chosen.sort(key=lambda attempt: attempt.guard == "limits")
+    print(json.dumps({"plan": [[attempt.name, attempt.guard] for attempt in chosen]}), flush=True)
+    for attempt in chosen:
         found = judged(attempt, given)
         line = {"attempt": attempt.name, "guard": attempt.guard, **found}
         print(json.dumps(line), flush=True)
