@@ -99,7 +99,7 @@ class Bench:
 def tables(options: Options) -> str:
     """Every row of the mount's targets."""
     enter_namespace()
-    bench = Bench(3 if options.quick else 5, os.environ.get("BENCH_ONLY", ""))
+    bench = Bench(1 if options.quick else 3, os.environ.get("BENCH_ONLY", ""))
     small = git_sources() or generated(SMALL, CACHE)
     large = small if options.quick else generated(LARGE, CACHE)
     _reading(bench, small)
@@ -148,6 +148,12 @@ def _reading(bench: Bench, small: Path) -> None:
     peer = "fuse-overlayfs"
     bench.compare("`grep -r` warm, R", 0.6, peer, ours, theirs, _grep, warm=True)
     bench.compare("`find -printf` warm, R", 0.4, peer, ours, theirs, _find, warm=True)
+
+    def native() -> AbstractContextManager[Place]:
+        return plain(tree, writes=False)
+
+    for what, work in (("grep -r", _grep), ("find -printf", _find)):
+        bench.compare(f"`{what}` warm, R", 1.2, "native", ours, native, work, warm=True)
     bench.compare(
         "fresh lane, walk and grep, R",
         1.0,
@@ -340,7 +346,7 @@ def _compiling(bench: Bench, small: Path) -> None:
         lambda: lane(small, writes=True),
         lambda: plain(tree, writes=True),
         make,
-        rounds=2,
+        rounds=1,
     )
 
 
