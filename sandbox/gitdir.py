@@ -76,13 +76,17 @@ def identity(repo: Repository) -> tuple[str, str]:
 
 # What git runs, in a shell, to learn what has changed: a file of the mount that is named after the
 # token that git has. In any other working tree that uses this configuration (`git worktree add`)
-# the mount knows nothing. The last character hides git's own arguments, which `$2` has taken.
+# the mount knows nothing; nor is there an answer in the first version of the protocol (git before
+# 2.26). "/" then stands for all. The last character hides git's own arguments.
 _FSMONITOR = """\
 \tfsmonitor = {hook}
 \tfsmonitorHookVersion = 2
 \tuntrackedCache = true
 """
-_HOOK = "[ . -ef {top} ] && exec cat {changes}/\"${{2:-nanosup}}\"; printf 'nanosup\\0/\\0' #"
+_HOOK = (
+    'case "$1" in 2) [ . -ef {top} ] && exec cat {changes}/"${{2:-nanosup}}";'
+    " printf 'nanosup\\0/\\0';; *) printf '/\\0';; esac #"
+)
 
 
 def _config(repo: Repository, changes: str | None, location: str) -> bytes:

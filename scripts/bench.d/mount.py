@@ -33,13 +33,14 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One comparison. `limit` bounds ours / theirs."""
+    """One comparison. `limit` bounds ours / theirs; `cpu_s` is what each server used of it."""
 
     what: str
     limit: float
     ours: Sample
     theirs: Sample
     peer: str
+    cpu_s: tuple[float, float]
 
     def cells(self) -> list[str]:
         # Of each round its own ratio: both sides of it had the same minute of the machine.
@@ -51,8 +52,9 @@ class Row:
             str(self.theirs),
             str(self.ours),
             f"{ratio:.2f}",
-            f"≤ {self.limit:g}",
+            f"≤ {self.limit:.2g}",
             met,
+            " / ".join(f"{seconds:.2f} s" for seconds in self.cpu_s if seconds),
         ]
 
 
@@ -82,6 +84,7 @@ class Bench:
             return
         say(what)
         taken: tuple[list[float], list[float]] = ([], [])
+        used: tuple[list[float], list[float]] = ([], [])
         for number in range(rounds or self.rounds):
             # Whoever comes second finds the disk's caches as the first has left them.
             sides = [(0, ours, work), (1, theirs, their_work or work)]
@@ -90,8 +93,11 @@ class Bench:
                 with opened() as place:
                     if warm:
                         job(place)
+                    before_s = place.cpu_s()
                     taken[side].append(job(place))
-        row = Row(what, limit, Sample(tuple(taken[0])), Sample(tuple(taken[1])), peer)
+                    used[side].append(place.cpu_s() - before_s)
+        cpu_s = (median(used[0]), median(used[1]))
+        row = Row(what, limit, Sample(tuple(taken[0])), Sample(tuple(taken[1])), peer, cpu_s)
         say(" | ".join(row.cells()[2:]))
         self.rows.append(row)
 
@@ -108,10 +114,20 @@ def tables(options: Options) -> str:
     _git(bench, large)
     if not options.quick and (small / "GIT-VERSION-GEN").exists():
         _compiling(bench, small)
-    head = ["what", "against", "theirs", "ours", "ours / theirs", "target", "met"]
+    head = [
+        "what",
+        "against",
+        "theirs",
+        "ours",
+        "ours / theirs",
+        "target",
+        "met",
+        "CPU of the servers",
+    ]
     about = (
         f"R: {_count(small):,} files ({small.name}); B: {_count(large):,} files. Medians\n"
-        "(least–most); the ratio is the median of each round's own. Both sides take turns.\n"
+        "(least–most); the ratio is the median of each round's own. Both sides take turns. CPU of\n"
+        "the servers, ours / theirs, says more than the clock where the machine has other work.\n"
     )
     memory = "" if bench.only else _memory(small, large, bench.rounds)
     text = table(head, [row.cells() for row in bench.rows])

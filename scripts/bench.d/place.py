@@ -47,6 +47,13 @@ class Place:
     path: Path
     server: int = 0
 
+    def cpu_s(self) -> float:
+        """CPU seconds that the server has used."""
+        if not self.server:
+            return 0.0
+        fields = Path(f"/proc/{self.server}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def pss_bytes(self) -> int:
         """Proportional set size of the server."""
         for line in Path(f"/proc/{self.server}/smaps_rollup").read_text().splitlines():

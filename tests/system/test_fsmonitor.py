@@ -276,3 +276,13 @@ def test_status_is_what_a_walk_finds_whatever_is_done(lane: GitLane, seed: int) 
         done.append(walk.step())
         assert_agrees(lane, (seed, number, done[-6:]), locks=number % 3 == 0)
     walk.do_let_go()
+
+
+def test_first_version_of_the_protocol_is_told_everything(lane: GitLane) -> None:
+    hook = lane.git("config", "core.fsmonitor").strip()
+    answers = {}
+    for version in ("1", "2"):
+        command = ["sh", "-c", f'{hook} "$@"', hook, version, "1700000000000000000"]
+        answers[version] = subprocess.run(command, cwd=lane.path, capture_output=True).stdout
+    assert answers["1"] == b"/\0"
+    assert answers["2"].endswith(b"\0/\0")
