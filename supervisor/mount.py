@@ -16,6 +16,7 @@ from sandbox.spec import MountSpec
 
 _READY_S = 30.0
 _STOP_S = 30.0
+_DEATH_S = 5.0
 
 
 class Mount(Protocol):
@@ -96,7 +97,9 @@ class Server:
             # Also where it hangs: the kernel then aborts the connection, and the mount goes with
             # the namespace.
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            self._reap()
+            # One in state D (a disk that hangs) dies when the kernel lets it; it is not waited for.
+            if _readable(self._pidfd, _DEATH_S):
+                self._reap()
         os.close(self._ready)
         os.close(self._pidfd)
 

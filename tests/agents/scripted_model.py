@@ -25,11 +25,13 @@ class ScriptedModel:
     """Serves until closed. `script` turns a conversation's prompt text into a shell command.
 
     Attributes:
+        refusal: the HTTP status that everything is answered with instead; 0 = none.
         prompts: of each request that belongs to the work: what the person had said.
         tool_results: what the agent's tool calls returned, in order of arrival.
     """
 
     script: Callable[[str], str]
+    refusal: int = 0
     requests: list[Json] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
     tool_results: list[str] = field(default_factory=list)
@@ -67,12 +69,29 @@ class ScriptedModel:
         return dialect.message(request, f"The command said: {result}")
 
 
+def refusal(path: str, status: int) -> bytes:
+    """How each vendor's API words a refusal, by its reference."""
+    limited = status == 429
+    if "/messages" in path:
+        kind = "rate_limit_error" if limited else "authentication_error"
+        document = {"type": "error", "error": {"type": kind, "message": "refused"}}
+    elif "/responses" in path:
+        document = {"error": {"message": "refused", "type": "invalid_request_error"}}
+    else:
+        kind = "RESOURCE_EXHAUSTED" if limited else "UNAUTHENTICATED"
+        document = {"error": {"code": status, "message": "refused", "status": kind}}
+    return json.dumps(document).encode()
+
+
 def _handler(model: ScriptedModel) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if model.refusal:
+                self._say(model.refusal, "application/json", refusal(self.path, model.refusal))
+                return
             for dialect in DIALECTS:
                 if dialect.speaks(self.path):
                     stream = model.answer(dialect, json.loads(body))

@@ -144,6 +144,47 @@ def test_the_agent_creates_a_file_in_build_and_gets_erofs_in_review(
     assert not (repository / "made.txt").exists()
 
 
+REFUSED = """
+[agents.it]
+preset = "{preset}"
+# It would try again by itself for minutes.
+env = {{ CLAUDE_CODE_MAX_RETRIES = "0" }}
+
+[agents.other]
+command = ["true"]
+
+[[phase]]
+name = "build"
+agents = ["it", "other"]
+network = "host"
+timeout_s = 100
+restarts = 5
+"""
+
+
+@pytest.mark.parametrize(("status", "trouble"), [(401, "not_logged_in"), (429, "rate_limited")])
+def test_what_keeps_an_agent_from_its_work_is_told_from_how_it_ends(
+    request: pytest.FixtureRequest, tmp_path: Path, case: Case, status: int, trouble: str
+) -> None:
+    if case.preset == "opencode" and not request.config.getoption("--long"):
+        pytest.skip("opencode takes its time to start; run with --long")
+    if status == 429 and case.preset in ("gemini", "opencode"):
+        pytest.skip(f"{case.preset} tries again by itself, for longer than a test can wait")
+    repository = committed(tmp_path / "project", REFUSED.format(preset=case.preset))
+    with ScriptedModel(command_for, refusal=status) as model:
+        nanosup = user(case, tmp_path / "home", repository, model.url)
+
+        done = nanosup("up", "--plain")
+
+    # Not one restart was used up for it: the other agent took over at once.
+    assert done.returncode == 0, done.stdout + done.stderr + nanosup("logs", "build").stdout
+    sprint = json.loads(nanosup("status", "--json").stdout)["sprints"][0]
+    attempts = sprint["phases"][0]["attempts"]
+    said = nanosup("logs", "build", "--attempt", "1").stdout
+    assert [a["agent"] for a in attempts] == ["it", "other"], said
+    assert attempts[0]["trouble"] == trouble, said
+
+
 def command_for(prompt: str) -> str:
     return COMMAND.format(phase=phase_of(prompt))
 
