@@ -116,26 +116,17 @@ def test_without_rework_the_first_fail_rejects(make: Any) -> None:
     assert fleet.states("build") == ["completed"]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("{}", "'verdict' is a required property"),
-        ('{"verdict": "maybe"}', "'maybe' is not one of ['pass', 'fail']"),
-        ('{"verdict": "pass", "findings": "none"}', "at $.findings: 'none' is not of type 'array'"),
-        ("[]", "is not of type 'object'"),
-    ],
-)
-def test_verdict_that_breaks_its_schema_fails_the_attempt(make: Any, text: str, said: str) -> None:
+def test_verdict_that_breaks_its_schema_fails_the_attempt(make: Any) -> None:
     fleet = make(
-        agent("r", f"cat > $NANOSUP_OUTPUTS/review.json <<'E'\n{text}\nE\n")
+        agent("r", 'echo \'{"verdict": "maybe"}\' > $NANOSUP_OUTPUTS/review.json')
         + phase("review", agents=["r"], outputs=["review.json"], restarts=0)
     )
 
     assert fleet.run("up", "--goal", "x").returncode == 1
     (attempt,) = fleet.attempts("review")
     assert attempt["state"] == "failed"
-    assert "review.json" in attempt["reason"]
-    assert said in attempt["reason"]
+    said = "breaks its schema at $.verdict: 'maybe' is not one of ['pass', 'fail']"
+    assert f"the output 'review.json' {said}" in attempt["reason"]
 
 
 def test_schema_of_the_users_own_is_frozen_with_the_sprint(make: Any) -> None:
