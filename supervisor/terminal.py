@@ -296,15 +296,21 @@ def _nothing(_number: int, _frame: FrameType | None) -> None:
 
 
 def _is_stopped(group: int) -> bool:
-    """Whether the command that leads a terminal's foreground group is stopped.
+    """Whether the command in a terminal's foreground group is stopped.
 
-    The group's leader is the jail's first process, below which are its init and the command. A
-    shell that gives its jobs groups of their own looks after them itself.
+    The group's leader is the jail's first process, below which are its init and the command; or,
+    without namespaces, the command itself. The first two never stop. A shell that gives its jobs
+    groups of their own looks after them itself.
     """
-    init = next(iter(census.children(group)), None)
-    command = next(iter(census.children(init)), None) if init is not None else None
-    found = census.look_at(command) if command is not None else None
-    return found is not None and found.state == "T"
+    below: int | None = group
+    for _ in range(3):
+        found = census.look_at(below) if below is not None else None
+        if found is None:
+            return False
+        if found.state == "T":
+            return True
+        below = next(iter(census.children(found.pid)), None)
+    return False
 
 
 def _send(pid: int, number: int) -> None:

@@ -123,8 +123,12 @@ class Terminal:
         return line.decode()
 
     def continue_job(self) -> None:
-        """What `fg` does."""
+        """What `fg` does. Returns once the job has the terminal in its own way again."""
         os.kill(self._shell.pid, signal.SIGUSR1)
+        deadline = time.monotonic() + TIMEOUT_S
+        while self.is_restored:
+            assert time.monotonic() < deadline, "the job was continued, and left the terminal alone"
+            time.sleep(0.01)
 
     @property
     def is_restored(self) -> bool:

@@ -78,25 +78,28 @@ def test_ctrl_c_goes_to_the_command_which_may_go_on(fleet: Fleet) -> None:
     assert fleet.attempts("look")[0]["exit"] == {"signal": signal.SIGINT}
 
 
-def test_ctrl_z_stops_the_job_and_fg_goes_on_with_it(fleet: Fleet) -> None:
-    script = (
-        "import os, signal; signal.signal(signal.SIGCONT, lambda *_: os.write(1, b'back\\n'))\n"
-        "print('ready', flush=True); print('got', input(), flush=True); signal.pause()"
-    )
-    with at_terminal(fleet, "/usr/bin/python3", "-c", script) as terminal:
-        terminal.expect("ready")
-        for _ in range(2):
-            terminal.type(b"\x1a")
-            assert terminal.status() == "stopped"
-            assert terminal.is_restored
-            terminal.continue_job()
-            terminal.expect("back")
-        terminal.type(b"on\r")
-        terminal.expect("got on")
-        terminal.type(b"\3")
-        terminal.expect("KeyboardInterrupt")
-        assert terminal.status() == "ended 130"
+# Answers each line that is typed, so that one sees whether it runs.
+ECHO = "print('ready', flush=True)\nwhile True: print('got', input(), flush=True)"
+
+
+def stop_and_go_on(terminal: Terminal) -> None:
+    terminal.expect("ready")
+    for word in ("one", "two"):
+        terminal.type(b"\x1a")
+        assert terminal.status() == "stopped"
         assert terminal.is_restored
+        terminal.continue_job()
+        terminal.type(f"{word}\r".encode())
+        terminal.expect(f"got {word}")
+    terminal.type(b"\3")
+    terminal.expect("KeyboardInterrupt")
+    assert terminal.status() == "ended 130"
+    assert terminal.is_restored
+
+
+def test_ctrl_z_stops_the_job_and_fg_goes_on_with_it(fleet: Fleet) -> None:
+    with at_terminal(fleet, "/usr/bin/python3", "-c", ECHO) as terminal:
+        stop_and_go_on(terminal)
 
 
 def test_ctrl_z_stops_an_agent_that_reads_keys_raw_and_stops_itself(fleet: Fleet) -> None:
@@ -192,19 +195,14 @@ def test_an_ordinary_user_has_a_terminal_too() -> None:
         repo = user.directory / "repo"
         fleet = Fleet(repo, agent("a", "true") + phase("look", agents=["a"]))
         subprocess.run(["chown", "-R", f"{user.uid}:{user.uid}", str(repo)], check=True)
-        script = (
-            "import os, signal\n"
-            "signal.signal(signal.SIGCONT, lambda *_: os.write(1, b'back\\n'))\n"
-            "print(os.get_terminal_size(0), flush=True); print('got', input()); raise SystemExit(4)"
-        )
-        argv = user.command(NANOSUP, "run", "look", "--", "/usr/bin/python3", "-c", script)
+        argv = user.command(NANOSUP, "run", "look", "--", "/usr/bin/python3", "-c", ECHO)
         with Terminal(argv, fleet.top, user.environment(), rows=41, columns=90) as terminal:
-            terminal.expect(r"columns=90, lines=41")
-            terminal.type(b"\x1a")
-            assert terminal.status() == "stopped"
-            terminal.continue_job()
-            terminal.expect("back")
-            terminal.type(b"on\r")
-            terminal.expect("got on")
-            assert terminal.status() == "ended 4"
-            assert terminal.is_restored
+            stop_and_go_on(terminal)
+
+
+def test_terminal_without_namespaces_is_the_same(fleet: Fleet) -> None:
+    fleet.configure(
+        '[workspace]\nmount = "landlock"\n' + agent("a", "true") + phase("look", agents=["a"])
+    )
+    with at_terminal(fleet, "/usr/bin/python3", "-c", ECHO) as terminal:
+        stop_and_go_on(terminal)
