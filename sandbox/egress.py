@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import NoReturn, Self
 
-from sandbox import domain, landlock, netns, syscalls
+from sandbox import domain, landlock, netns, seccomp, syscalls
 from sandbox.allowlist import Allowlist, Entry
+from sandbox.feature import Features
 from sandbox.proxy import Forward, Proxy, Record
 from sandbox.view import WayOut
 
@@ -25,7 +26,8 @@ class Egress:
 
     The process has no secrets to lose: it is started before the lane's credentials are anywhere in
     its memory, keeps no descriptor but its listeners and the one that it records to, becomes the
-    agent's uid where that is not one's own, has no capability, and may write no file.
+    agent's uid where that is not one's own, has no capability, may write no file, and is under
+    the filter of system calls that lanes are under.
 
     Attributes:
         way_out: for `view.Lane`.
@@ -39,7 +41,7 @@ class Egress:
         *,
         uid: int,
         gid: int,
-        landlock_abi: int,
+        features: Features,
         keep: Iterable[int] = (),
     ) -> None:
         """Raises HostError where this host refuses a network namespace.
@@ -66,7 +68,7 @@ class Egress:
                     signal.signal(number, signal.SIG_DFL)
                 signal.set_wakeup_fd(-1)
                 kept = {0, 1, 2, *keep, *(sock.fileno() for sock in made.listeners)}
-                _confine(kept, uid, gid, landlock_abi)
+                _confine(kept, uid, gid, features)
                 if os.getppid() == keeper:
                     _serve(allowlist, record, listener, forwards)
             finally:
@@ -99,7 +101,7 @@ def _place(entry: Entry) -> tuple[str, int, str]:
     return address, entry.port or 0, entry.name or address
 
 
-def _confine(kept: set[int], uid: int, gid: int, abi: int) -> None:
+def _confine(kept: set[int], uid: int, gid: int, features: Features) -> None:
     for name in os.listdir("/proc/self/fd"):
         if int(name) not in kept:
             try:
@@ -115,9 +117,11 @@ def _confine(kept: set[int], uid: int, gid: int, abi: int) -> None:
     syscalls.drop_capabilities()
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    if abi:
+    if abi := features.landlock_abi:
         nowhere = landlock.WRITES & landlock.known(abi)
         domain.enter(landlock.Domain(nowhere, landlock.scopes(abi)))
+    if features.seccomp:
+        syscalls.seccomp_filter(seccomp.assemble(features.machine))
 
 
 def _serve(

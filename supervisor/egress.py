@@ -47,9 +47,7 @@ def opened(
 
     try:
         allowlist = Allowlist.of(phase.network)
-        with Egress(
-            allowlist, write, uid=uid, gid=gid, landlock_abi=features.landlock_abi, keep=(fd,)
-        ) as egress:
+        with Egress(allowlist, write, uid=uid, gid=gid, features=features, keep=(fd,)) as egress:
             yield egress.way_out
         if egress.has_died:
             record.append("network.lost", phase=phase.name, attempt=attempt)

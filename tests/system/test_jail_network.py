@@ -56,7 +56,7 @@ def through(
             record,
             uid=kept.lane.uid,
             gid=kept.lane.gid,
-            landlock_abi=features.landlock_abi,
+            features=features,
             keep=(send,),
         ) as egress:
             spec = kept.spec(
@@ -171,7 +171,7 @@ def test_the_proxy_is_nobodys_and_writes_nothing(who: Who, features: Features) -
             lambda _: None,
             uid=kept.lane.uid,
             gid=kept.lane.gid,
-            landlock_abi=features.landlock_abi,
+            features=features,
         ) as egress:
             # It answers, so it has been confined.
             script = f"""
@@ -192,6 +192,7 @@ client.recv(9)
     fields = dict(line.split(":\t", 1) for line in status.splitlines())
     assert "0" not in fields["Uid"].split()
     assert fields["NoNewPrivs"] == "1"
+    assert fields["Seccomp"] == ("2" if features.seccomp else "0")
     assert fields["CapEff"] == "0" * 16
     assert len(fds) <= 3 + 8
 
@@ -203,7 +204,7 @@ def test_the_proxy_dies_with_its_keeper(who: Who, features: Features) -> None:
             lambda _: None,
             uid=kept.lane.uid,
             gid=kept.lane.gid,
-            landlock_abi=features.landlock_abi,
+            features=features,
         )
         with socket.socket(socket.AF_UNIX) as channel:
             channel.connect(address)
