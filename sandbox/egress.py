@@ -19,6 +19,8 @@ from sandbox.view import WayOut
 
 _OPEN_FILES = 2048
 _LOOPBACK = "127.0.0.1"
+_PORTS = (443, 80)  # of a name that is listed without one
+_STAND_INS = 200  # fewer than descriptors fit into a message (unix(7))
 
 
 class Egress:
@@ -49,12 +51,11 @@ class Egress:
         Attributes:
             keep: descriptors that `record` needs.
         """
-        here = tuple(entry for entry in allowlist.entries if entry.is_here)
-        places = [_place(entry) for entry in here if entry.port]
-        fixed = tuple({(at, port): (at, port, host) for at, port, host in places}.values())
+        here = any(entry.is_here for entry in allowlist.entries)
+        fixed, hosts = stand_ins(allowlist)
         made = netns.make([(_LOOPBACK, 0), *((at, port) for at, port, _ in fixed)])
         listener, *others = made.listeners
-        self.way_out = WayOut(made.fd, listener.getsockname()[1], through_proxy=bool(here))
+        self.way_out = WayOut(made.fd, listener.getsockname()[1], through_proxy=here, hosts=hosts)
         forwards = [
             Forward(other, host, port) for other, (_, port, host) in zip(others, fixed, strict=True)
         ]
@@ -92,13 +93,37 @@ class Egress:
             os.waitpid(self.pid, 0)
 
 
-def _place(entry: Entry) -> tuple[str, int, str]:
-    """Where a listener stands in for an entry of this host's loopback, and what it leads to."""
+def stand_ins(
+    allowlist: Allowlist,
+) -> tuple[tuple[tuple[str, int, str], ...], tuple[tuple[str, str], ...]]:
+    """Listeners that lead to one place each, for programs that know no proxy: (address, port, what
+    it leads to); and what names are to be looked up as: (address, name).
+
+    A port of this host's loopback stands at its own place. Every other name that is listed as such
+    gets an address of the lane's loopback, where its ports stand.
+    """
+    places: dict[tuple[str, int], str] = {}
+    names: dict[str, str] = {}
+    for entry in allowlist.entries:
+        if entry.is_here:
+            if entry.port:
+                at, host = _loopback(entry)
+                places[at, entry.port] = host
+        elif entry.name and not entry.below and len(places) < _STAND_INS:
+            at = names.setdefault(entry.name, f"127.0.1.{len(names) + 1}")
+            for port in (entry.port,) if entry.port else _PORTS:
+                places[at, port] = entry.name
+    listed = tuple((at, port, host) for (at, port), host in places.items())
+    return listed, tuple((at, name) for name, at in names.items())
+
+
+def _loopback(entry: Entry) -> tuple[str, str]:
+    """Where an entry of this host's loopback stands in the lane, and what it leads to."""
     host = entry.name or str(entry.network.network_address if entry.network else "")
     if ":" in host:
-        return host, entry.port or 0, f"[{host}]"
+        return host, f"[{host}]"
     address = _LOOPBACK if entry.name or host == "127.0.0.0" else host
-    return address, entry.port or 0, entry.name or address
+    return address, entry.name or address
 
 
 def _confine(kept: set[int], uid: int, gid: int, features: Features) -> None:

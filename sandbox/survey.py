@@ -42,7 +42,7 @@ def survey(
             f"HOME is {home}, which cannot be given to a lane",
             hint="set HOME to your home directory",
         )
-    resolver = os.path.realpath("/etc/resolv.conf")
+    resolver, hosts = map(os.path.realpath, ("/etc/resolv.conf", "/etc/hosts"))
     return Ground(
         user_home=home,
         masks=tuple(path for path in MASKED if _is_plain_directory(path)),
@@ -56,6 +56,7 @@ def survey(
         group=_text("/etc/group"),
         user=_user(uid),
         resolv_conf=resolver if os.path.isfile(resolver) else None,
+        hosts=hosts if os.path.isfile(hosts) else None,
         environment=dict(environment),
     )
 

@@ -49,6 +49,7 @@ class Ground:
         passwd, group: contents of the files in /etc.
         user: login name of the lane's uid; "" where it has none.
         resolv_conf: what /etc/resolv.conf really is.
+        hosts: the same of /etc/hosts.
         environment: nanosup's own.
     """
 
@@ -64,6 +65,7 @@ class Ground:
     group: str = ""
     user: str = ""
     resolv_conf: str | None = None
+    hosts: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -75,11 +77,13 @@ class WayOut:
         netns: its descriptor.
         port: of the proxy, on the loopback in there.
         through_proxy: what is on the loopback is asked of the proxy as well.
+        hosts: (address of the lane's loopback, name that stands there), for /etc/hosts.
     """
 
     netns: int
     port: int
     through_proxy: bool
+    hosts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +183,7 @@ def jail_of(lane: Lane, ground: Ground) -> JailSpec:
         hostname=lane.hostname,
         masks=tuple(masks),
         binds=tuple(dict.fromkeys(binds)),
-        files=tuple(_accounts(lane, ground)),
+        files=(*_accounts(lane, ground), *_names(lane, ground)),
         symlinks=tuple(Symlink(at, to) for to, at in ground.links),
         host_network=lane.host_network,
         resources=lane.resources,
@@ -276,6 +280,13 @@ def _accounts(lane: Lane, ground: Ground) -> Iterable[File]:
     if str(lane.gid) not in gids:
         entry = f"{name}:x:{lane.gid}:\n"
         yield File("/etc/group", (_whole_lines(ground.group) + entry).encode())
+
+
+def _names(lane: Lane, ground: Ground) -> Iterable[File]:
+    """What a lane with a list of hosts looks names up in: it has no DNS."""
+    if lane.way_out is not None and ground.hosts is not None:
+        listed = (("127.0.0.1", "localhost"), ("::1", "localhost"), *lane.way_out.hosts)
+        yield File(ground.hosts, "".join(f"{at} {name}\n" for at, name in listed).encode())
 
 
 def _environment(lane: Lane, ground: Ground, spec: JailSpec) -> dict[str, str]:

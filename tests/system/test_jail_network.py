@@ -135,12 +135,31 @@ attempt("packet", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
 
 
 def test_there_is_no_way_beside_the_proxy(who: Who, features: Features, port: int) -> None:
-    _, out, recorded = through(who, features, ("example.org",), BESIDE.format(port=port))
+    listed = ("*.example.org", "other.example")
+    _, out, recorded = through(who, features, listed, BESIDE.format(port=port))
 
     assert out.split("\n")[:-1] == [
         f"{what} failed" for what in ("tcp", "metadata", "public", "udp", "dns", "raw", "packet")
     ]
     assert recorded == []
+
+
+def test_a_listed_name_is_reached_by_programs_that_know_no_proxy(
+    who: Who, features: Features
+) -> None:
+    """The name stands on the lane's loopback, and is looked up by the proxy when it is asked."""
+    script = """
+import socket
+print(socket.gethostbyname("listed.invalid"))
+for port in (443, 80):
+    with socket.create_connection(("listed.invalid", port), 10) as client:
+        print(client.recv(9))  # the proxy hangs up: there is no such host
+"""
+    end, out, recorded = through(who, features, ("listed.invalid", "*.invalid"), script)
+
+    assert (end, out) == (Exited(0), "127.0.1.1\nb''\nb''\n")
+    asked = [(event["event"], event["host"], event["port"]) for event in recorded]
+    assert asked == [("refused", "listed.invalid", 443), ("refused", "listed.invalid", 80)]
 
 
 def test_a_lane_without_network_has_not_even_the_proxy(who: Who, features: Features) -> None:
