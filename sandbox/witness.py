@@ -90,7 +90,16 @@ class Witness:
             return
         for path in paths_of(node):
             self.touched.note(path)
+        if node.extra is not None and node.extra.links and not self._has_all_names(node):
+            self.touched.note(EVERYTHING)
         self._noted[nodeid] = serial
+
+    def _has_all_names(self, node: Node) -> bool:
+        """Whether no further name is in a directory that nobody has looked into yet."""
+        try:
+            return self._overlay.attributes(node).nlink == len(node.extras().links)
+        except OSError:
+            return False
 
     def _see_open(self, opcode: int, nodeid: int, length: int) -> None:
         flags = wire.OPEN_IN.unpack_from(self._request, _BODY)[0]
