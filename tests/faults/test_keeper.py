@@ -42,7 +42,11 @@ def make(tmp_path: Path) -> Iterator[Make]:
 def seconds_until_gone(pids: list[int], deadline_s: float = 10.0) -> float:
     """How long it takes until the last of these has ended."""
     began = time.monotonic()
-    for fd in [os.pidfd_open(pid) for pid in pids]:
+    for pid in pids:
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
         left = deadline_s - (time.monotonic() - began)
         assert select.select([fd], [], [], max(left, 0))[0], "still there"
         os.close(fd)
