@@ -24,7 +24,7 @@ from supervisor.sign import Pulse
 
 _REFRESH_S = 5.0
 _TEND_S = 0.2  # what a busy log may wait, and how seldom a flood of output wakes its keeper
-_DEATH_S = 5.0  # SIGKILL takes milliseconds, unless a process is in the kernel (state D)
+_DEATH_S = 10.0  # SIGKILL takes milliseconds, unless a process is in the kernel (state D)
 _STOPPED = ("T", "t")
 
 
@@ -58,6 +58,7 @@ class Vigil:
         self._looks = True  # somebody may have paused the phase before we could be told
         self._stopped = False
         self._served = True
+        self._operations = 0
 
     def __enter__(self) -> Self:
         # A signal becomes a byte in a pipe, which poll(2) sees: no handler runs at a bad moment.
@@ -125,6 +126,7 @@ class Vigil:
                     if pulse is not None:
                         pulse.begin_anew(now, clock.suspended_s())
             if now >= refresh_at:
+                self._operations = server.operations()
                 cause = refresh()
                 if cause is not None and self._cause is None:
                     self._end(child, cause)
@@ -138,9 +140,12 @@ class Vigil:
             if child.has_exited and self._stuck_at is None:
                 self._stuck_at = now + _DEATH_S
             if self._stuck_at is not None and now >= self._stuck_at:
-                if not self._served:
+                if self._served and self._is_served(server, now):
+                    pass
+                elif self._served:
+                    self._unblock(child, server, poll)
+                else:
                     return self._give_up(child)
-                self._unblock(child, server, poll)
             elif self._kill_at is not None and now >= self._kill_at:
                 self._kill(child)
             elif self._cause is None and not child.has_exited and not halt.is_on:
@@ -165,7 +170,7 @@ class Vigil:
                 self._answer(child)
             if server.fileno() in ready:
                 # The command can do nothing any more but wait for a file system that is gone.
-                self._cause, self._served = Cause.MOUNT, False
+                self._cause, self._served = self._cause or Cause.MOUNT, False
                 poll.unregister(server.fileno())
                 self._kill(child)
         halt.close()
@@ -213,6 +218,14 @@ class Vigil:
         child.kill()
         self._kill_at = None
         self._stuck_at = self._stuck_at or time.monotonic() + _DEATH_S
+
+    def _is_served(self, server: Mount, now: float) -> bool:
+        """Whether the dying are only slow, since what they have written is being written out."""
+        before, self._operations = self._operations, server.operations()
+        if self._operations == before:
+            return False
+        self._stuck_at = now + _DEATH_S
+        return True
 
     def _unblock(self, child: Held, server: Mount, poll: select.poll) -> None:
         """Kills the server under processes that SIGKILL does not end.

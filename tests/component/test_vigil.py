@@ -21,7 +21,8 @@ class Deaf:
     left: tuple[Process, ...] = ()
     has_exited = False
 
-    def __init__(self) -> None:
+    def __init__(self, *requests: int) -> None:
+        self._requests = list(requests)
         self.fd, self._other = os.pipe()
         self.did: list[str] = []
 
@@ -44,6 +45,9 @@ class Deaf:
 
     def abandon(self) -> None:
         self.did.append("abandon")
+
+    def operations(self) -> int:
+        return self._requests.pop() if self._requests else 0
 
     def agent_state(self) -> str:
         return "D"
@@ -78,3 +82,20 @@ def test_what_cannot_be_killed_is_told_and_left_behind(
     assert deaf.did == ["terminate", "terminate", "kill", "kill", "abandon"]
     assert server.did == ["kill"]
     assert told == [("attempt.stuck", {"processes": ["tar (7, state D)"]})]
+
+
+def test_server_that_still_answers_is_not_taken_from_under_the_dying(
+    deaf: Deaf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may have gigabytes to write out; only when nothing happens any more is it killed."""
+    monkeypatch.setattr(vigil, "_DEATH_S", 0.05)
+    server: Any = Deaf(2, 1)
+    killed_after: list[int] = []
+    monkeypatch.setattr(server, "kill", lambda: killed_after.append(len(server._requests)))
+
+    with Vigil(Phase(name="p", timeout_s=0.05, grace_s=0), lambda *_, **__: None) as watch:
+        child: Any = deaf
+        watch.keep(child, server, sample=lambda: 0, refresh=lambda: None)
+    server.close()
+
+    assert killed_after == [0]

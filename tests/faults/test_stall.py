@@ -89,14 +89,14 @@ def test_only_the_signs_that_were_asked_for_count(scenarios: type[Scenario]) -> 
 
 def test_stopped_keeper_makes_no_stall(scenarios: type[Scenario]) -> None:
     scenario = scenarios(
-        stand_in("a", "wait(); time.sleep(0.2)") + phase("p", stall_s=2, restarts=0)
+        stand_in("a", "wait(); time.sleep(0.2)") + phase("p", stall_s=3, restarts=0)
     )
     up = scenario.up()
     scenario.await_entry("waits", "p")
     keeper = scenario.attempts("p")[0]["pid"]
 
     os.kill(keeper, signal.SIGSTOP)
-    time.sleep(3.0)  # the fault itself lasts: nothing is waited for
+    time.sleep(4.0)  # the fault itself lasts: nothing is waited for
     os.kill(keeper, signal.SIGCONT)
     scenario.release("p")
 
