@@ -38,6 +38,7 @@ from supervisor.order import Order
 from supervisor.owner import stamp, this_process
 from supervisor.pause import LOOK
 from supervisor.phase import Phase
+from supervisor.policy import Try
 from supervisor.provenance import attest
 from supervisor.publish import publish_all
 from supervisor.readiness import check_ready
@@ -169,6 +170,12 @@ def _as_ordered(seen: SprintView, phase: Phase, order: Order) -> Phase:
     if now is None or now.access is not phase.access or not known:
         raise HeldError(
             f"phase {phase.name!r} was changed meanwhile by `nanosup reload`", hint="try again"
+        )
+    step = seen.phases[phase.name].step
+    if order.command is None and isinstance(step, Try) and step.agent != order.agent:
+        raise HeldError(
+            f"phase {phase.name!r} is {step.agent}'s turn since `nanosup restart`",
+            hint="try again",
         )
     return now
 
