@@ -173,11 +173,13 @@ def first_paths(overlay: Overlay) -> Iterator[bytes]:
 
 
 def _walk(root: int) -> Iterator[bytes]:
-    for prefix, directories, files, fd in os.fwalk(b".", dir_fd=root):
+    for prefix, _, files, fd in os.fwalk(b".", dir_fd=root):
         below = prefix[2:] + b"/" if len(prefix) > 1 else b""
+        # A directory is no change of its own, and naming it would mean all that is in it: but where
+        # it hides what was below, which may have been a file.
         if below and layer.is_opaque(_opacity(fd)):
+            yield below[:-1]
             yield below
-        yield from (below + name for name in directories)
         for name in files:
             yield below + name
             # A whiteout, or a file where a directory was: all that was below is gone.

@@ -71,6 +71,28 @@ def test_cost_of_status_is_that_of_the_changes(tmp_path: Path) -> None:
         assert lane.server.counters()["operations"] - before < 60
 
 
+def test_cost_of_status_over_layers_is_that_of_the_layers(tmp_path: Path) -> None:
+    host = make_repository(
+        tmp_path / "host", {f"top/{n % 50}/{n // 50}/file{n}": f"{n}\n" for n in range(2000)}
+    )
+    layer = tmp_path / "layer"
+    for number in (3, 700, 1500):
+        write(layer / f"top/{number % 50}/{number // 50}/file{number}", "changed\n")
+    with git_lane(tmp_path, host, writes=False, layers=(layer,)) as lane:
+        before = lane.server.counters()["operations"]
+        assert len(lane.status()) == 3 + 1
+        assert lane.server.counters()["operations"] - before < 100
+
+
+def test_layer_with_a_directory_where_a_file_was(tmp_path: Path, host: Path) -> None:
+    layer = tmp_path / "layer"
+    write(layer / "a/file1/below", "x\n")
+    os.setxattr(layer / "a/file1", "user.overlay.opaque", b"y")
+    with git_lane(tmp_path, host, layers=(layer,)) as lane:
+        assert_agrees(lane, "directory over file")
+        assert " D a/file1" in lane.status()
+
+
 def test_reader_is_told_that_nothing_has_changed(tmp_path: Path, host: Path) -> None:
     with git_lane(tmp_path, host, writes=False) as lane:
         before = lane.server.counters()["entry"]
