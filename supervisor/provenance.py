@@ -13,12 +13,13 @@ from typing import Any
 
 import msgspec
 
-from supervisor import audit, disk, envelope, ijson, statement, text
+from supervisor import amended, audit, disk, envelope, ijson, statement, text
 from supervisor.attempt import Attempt
 from supervisor.audit import Bad, Report
 from supervisor.board import Board, SprintDir
 from supervisor.errors import BoardError
 from supervisor.key import Keyring
+from supervisor.name import attempt_name
 from supervisor.phase import Phase
 from supervisor.record import AttemptState, Input, Outcome, Snapshot, Verdict
 from supervisor.slot import OUTCOME
@@ -65,6 +66,7 @@ def verify_sprint(board: Board, sprint: SprintDir) -> Report:
     report = audit.verify_contents(board.blobs, sprint)
     seen = _Sprint(board, sprint)
     rows = [row for phase in sprint.record.phases for row in seen.check_phase(phase)]
+    rows += seen.check_revisions()
     return Report.of(report.checked, (*report.bad, *rows))
 
 
@@ -80,7 +82,7 @@ def check_phases(
         BoardError: the board is damaged.
     """
     seen = _Sprint(board, sprint)
-    rows: list[Bad] = []
+    rows = list(seen.check_revisions())
     for phase in sprint.record.phases:
         if phase.name not in phases:
             continue
@@ -108,6 +110,17 @@ class _Sprint:
         self.attempts = {
             phase.name: sprint.slot(phase.name).attempts() for phase in self.record.phases
         }
+
+    def check_revisions(self) -> Iterator[Bad]:
+        for number in range(1, self.record.revision + 1):
+            if wrong := amended.fault(self.keyring, self._sprint, number):
+                yield Bad(
+                    phase="",
+                    name=f"graph/{attempt_name(number)}.json",
+                    expected="a revision signed by this board",
+                    actual=None,
+                    reason=f"revision {number} of the graph {wrong}",
+                )
 
     def check_phase(self, phase: Phase) -> Iterator[Bad]:
         for attempt in self.attempts[phase.name]:

@@ -195,9 +195,11 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         at: shown only.
+        signature: key id, colon, base64: of this document with an empty signature.
     """
 
     at: str
     phases: tuple[Phase, ...]
     agents: dict[str, Agent]
     max_lanes: int
+    signature: str = ""

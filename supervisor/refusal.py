@@ -47,7 +47,9 @@ def fault(
     from supervisor.provenance import check_phases
 
     needed = lineage.needed_by(seen.graph, phase, seen.phases)
-    rows = check_phases(board, sprint, needed, contents=contents) if needed else []
+    if not needed and not seen.record.revision:
+        return ""
+    rows = check_phases(board, sprint, needed, contents=contents)
     return "; ".join(row.reason for row in rows)
 
 

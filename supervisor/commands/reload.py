@@ -6,7 +6,7 @@ import json
 import sys
 
 from sandbox import repository
-from supervisor import clock, config, place, sprint
+from supervisor import amended, clock, config, place, sprint
 from supervisor.amend import Amendment, amend
 from supervisor.board import SprintDir
 from supervisor.commands import restart as restarting
@@ -48,7 +48,10 @@ def run(
     )
     number = None
     if not check:
-        number = chosen.revisions.append(change.revision) if change.changes else None
+        number = None
+        if change.changes:
+            made = amended.signed(here.board, chosen, change.revision)
+            number = chosen.revisions.append(made)
         # Told in any case: `up` reads its hooks again.
         chosen.journal.append(
             "sprint.reloaded",
