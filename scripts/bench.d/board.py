@@ -216,7 +216,8 @@ def _commands(repository: Path, options: Options) -> str:
     rows.append(["`nanosup status --all --json`, 100 sprints", *_wall_and_cpu(everything), ""])
     rows.append(["Python, `import click, msgspec`", *_wall_and_cpu(nothing), ""])
     head = ["a process each", "wall", "CPU", "as shell scripts, ms"]
-    return f"Commands; medians (least–most).\n\n{table(head, rows)}\n"
+    about = "Commands; medians (least–most). On a busy machine the CPU says more than the wall."
+    return f"{about}\n\n{table(head, rows)}\n"
 
 
 def _wall_and_cpu(taken: Sequence[tuple[float, float]]) -> tuple[str, str]:

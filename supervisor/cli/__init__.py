@@ -29,6 +29,10 @@ give_json(cli)
 gc.set_threshold(50_000)
 
 
+# click 8.2 and later; before, it shows the help itself.
+_NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
 def main(argv: list[str] | None = None) -> None:
     """The entry point: runs a command and exits with its code. Errors are one line on stderr."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -47,7 +51,7 @@ def _guarded(call: Callable[[], Any], arguments: list[str]) -> int:
         return int(call() or 0)
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
+    except _NO_ARGUMENTS as error:
         error.show()
         return 2
     except click.ClickException as error:
