@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,24 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run tests that take minutes")
+
+
+_ROOMS = pytest.StashKey[str]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Lanes without namespaces are kept in a directory that every user can reach, and that goes."""
+    if "NANOSUP_ROOMS" not in os.environ:
+        rooms = tempfile.mkdtemp(prefix="nanosup-test-rooms-", dir="/var/tmp")
+        Path(rooms).chmod(0o1777)
+        os.environ["NANOSUP_ROOMS"] = session.config.stash[_ROOMS] = rooms
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    rooms = session.config.stash.get(_ROOMS, "")
+    if rooms:
+        del os.environ["NANOSUP_ROOMS"]
+        shutil.rmtree(rooms, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
