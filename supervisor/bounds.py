@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from sandbox import census, cgroup, host, limit, namespace
@@ -101,10 +101,17 @@ def bounded(
     if tier is not Tier.FUSE and phase.access.writes:
         watched.append(lane.upper if tier.namespaced else lane.tree)
     name = f"{sprint.id}.{phase.name}.{attempt.n}"
-    with (
-        cgroup.made(hierarchy, name, planned.group) as group,
-        opened(phase, attempt.n, sprint.journal, *ids, features) as way_out,
-    ):
+    with ExitStack() as stack:
+        group = None
+        try:
+            group = stack.enter_context(cgroup.made(hierarchy, name, planned.group))
+        except HostError as error:  # it was promised, and is refused after all
+            if limits.required:
+                raise
+            missing = {controller: error.message for controller, _, _ in planned.group}
+            told = {"phase": phase.name, "attempt": attempt.n, "missing": missing}
+            sprint.journal.append("limits.missing", **told)
+        way_out = stack.enter_context(opened(phase, attempt.n, sprint.journal, *ids, features))
         yield Bounds(
             plan=planned,
             memory_bytes=limits.memory,
