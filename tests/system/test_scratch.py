@@ -25,11 +25,12 @@ _FILES: dict[str, str | bytes] = {
 }
 _SCRATCH = [".pytest_cache", "out", "node-out", "deep/er/scratch", "tests/cache"]
 
-_QA = f"""
-refused() {{ if "$@" 2>/dev/null; then echo "$* was possible"; exit 9; fi; }}
+_EMPTY = """
 test -d out && test -z "$(ls -A out)"
 test -d deep/er/scratch && test -z "$(ls -A deep/er/scratch)"
 test -z "$(ls -A tests/cache)"
+"""
+_QA = f"""{_EMPTY}refused() {{ if "$@" 2>/dev/null; then echo "$* was possible"; exit 9; fi; }}
 {sys.executable} -B -m pytest -q -p no:randomly test_it.py
 test -e .pytest_cache/v/cache/nodeids
 if command -v cc >/dev/null && command -v make >/dev/null; then make -s check; fi
@@ -54,6 +55,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         path,
         agent("build", _BUILD)
         + agent("qa", _QA)
+        + agent("again", _EMPTY)
         + agent("look", "ls -A deep/er > $NANOSUP_OUTPUTS/seen.txt || true")
         + phase("build", access="write", agents=["build"], share=["shared"])
         + phase(
@@ -64,7 +66,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
             share=["shared"],
             outputs=["status.txt", "names.txt"],
         )
-        + phase("again", depends_on=["qa"], agents=["qa"], scratch=_SCRATCH, share=["shared"])
+        + phase("again", depends_on=["qa"], agents=["again"], scratch=_SCRATCH, share=["shared"])
         + phase(
             "after",
             depends_on=["again"],
