@@ -102,7 +102,7 @@ class CopyUp:
             self._copy_special(node, temporary)
         self._move_into_place(temporary, parent_fd, node)
         # Copy-up is no change of the directory that holds the name.
-        os.utime(f"/proc/self/fd/{parent_fd}", ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.utime(b".", ns=(before.st_atime_ns, before.st_mtime_ns), dir_fd=parent_fd)
         if node.place is not Place.GRAFT:
             parent.cover(node.name)
         self._arrive(node)
