@@ -24,6 +24,7 @@ _LANES_MANY = 50
 
 def tables(options: Options) -> str:
     """Start, restart and logs beside others; then what a lane takes."""
+    load = os.getloadavg()[0]
     found = peers()
     able = {name: peer for name, (peer, why) in found.items() if not why}
     counts = (20,) if options.quick else (50, 200)
@@ -64,7 +65,8 @@ def tables(options: Options) -> str:
         "## Supervision\n\n"
         "The others run bare children; nanosup's are in lanes, each with a mount and a jail.\n"
         "Starts count from that of the supervisor. Restarts are without a backoff where that can\n"
-        "be had. While nanosup's child printed, `up` was killed.\n\n"
+        "be had. While nanosup's child printed, `up` was killed. The load of the host when this\n"
+        f"began was {load:.1f}; on one that is busy, whatever takes CPU time takes longer.\n\n"
         f"{table(['', *names], rows)}\n{_lanes(options)}"
     )
 
