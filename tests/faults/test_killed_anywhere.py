@@ -12,7 +12,7 @@ from tests.faultbox import Scenario, finish, phase, stand_in
 # Around these a kill makes a difference to the board, or to who runs: enough for every day.
 _TURNS = {"up": ("sendall", "renameat2", "link"), "keeper": ("renameat2", "fork", "link")}
 _TINY = stand_in("a", "say('x'); save('f', 'x')") + phase(
-    "p", access="write", restarts=1, outputs=["ledger"]
+    "p", access="write", restarts=3, backoff_s=0.01, outputs=["ledger"]
 )
 
 
@@ -59,6 +59,7 @@ def test_killed_around_each_claim_start_and_end_nothing_is_lost(tmp_path: Path, 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("role", ["up", "keeper"])
 def test_killed_at_any_call_nothing_is_lost(tmp_path: Path, role: str) -> None:
     die_at_each(tmp_path, role, list(range(1, len(calls_of(tmp_path, role)) + 1)))
