@@ -12,6 +12,7 @@ import fcntl
 import logging
 import mmap
 import os
+from collections import deque
 from collections.abc import Callable
 
 from sandbox import wire
@@ -25,7 +26,7 @@ from sandbox.node import Answer, Directory, Node, Place
 from sandbox.overlay import Overlay
 from sandbox.reader import Reader
 from sandbox.reply import Replies
-from sandbox.touched import is_token
+from sandbox.touched import UNKNOWN, is_token
 from sandbox.wire import Opcode
 from sandbox.witness import GIT, Witness
 
@@ -44,6 +45,7 @@ _WRITE_BYTES = int(Kind.WRITE_BYTES)
 _ENTRY = int(Kind.ENTRY)
 _FORGET = int(Kind.FORGET)
 
+_TOLD_LIMIT = 32
 _SPLICE_BYTES = 1 << 16
 _PIPE_BYTES = 1 << 20
 _BODY = wire.IN_HEADER.size
@@ -86,6 +88,7 @@ class Express:
         self._listings = Listings(self._replies)
         self._read_buffer = bytearray(1 << 17)
         self._pipe: tuple[int, int] | None = None
+        self._told: deque[Answer] = deque()
         self._is_stateless = is_stateless
         self._witness = Witness(overlay, handles, request)
         self._sees = self._witness.sees if overlay.is_writable else None
@@ -185,6 +188,10 @@ class Express:
         ino = self._overlay.merge.born_ino()
         node = Answer(ino, parent, token, self._witness.answer(token))
         node.lookups = 1
+        # The kernel lets go of names when it is short of memory, which we may be long before.
+        self._told.append(node)
+        if len(self._told) > _TOLD_LIMIT:
+            self._told.popleft().content = UNKNOWN
         self._nodes[ino] = node
         self._send(self._replies.entry(unique, node, 0))
 

@@ -14,6 +14,8 @@ FIRST_TOKEN = _NAME + b".0"
 """The token of an index that was made with the snapshot, before there was any lane."""
 
 EVERYTHING = b"/"
+UNKNOWN = _NAME + b"\0" + EVERYTHING + b"\0"
+"""An answer that is right whatever has changed, and that gives no token to go on from."""
 
 
 class Touched:

@@ -308,3 +308,13 @@ def test_first_version_of_the_protocol_is_told_everything(lane: GitLane) -> None
         answers[version] = subprocess.run(command, cwd=lane.path, capture_output=True).stdout
     assert answers["1"] == b"/\0"
     assert answers["2"].endswith(b"\0/\0")
+
+
+def test_answers_that_are_long_past_are_still_right(lane: GitLane, tmp_path: Path) -> None:
+    (lane.path / "file1").write_text("changed\n")
+    changes = tmp_path / "lane/changes"
+    with open(changes / "nanosup.0", "rb") as early:
+        for number in range(100):
+            os.stat(changes / f"nanosup.{number:016x}.1")
+        assert early.read().split(b"\0")[1] in {b"file1", b"/"}
+    assert (changes / "nanosup.0").read_bytes().split(b"\0")[1] == b"file1"
