@@ -233,7 +233,7 @@ def _children_s() -> float:
 def _overlap(top: Path, options: Options) -> str:
     """Two sprints at once against one after the other."""
     say("overlap")
-    work_s = 2
+    work_s = 1 if options.quick else 2
     rows = []
     for title, before in (("build, review", []), ("plan, build, review", ["plan"])):
         names = [*before, "build", "review"]
