@@ -13,6 +13,7 @@ from typing import NoReturn, Self
 
 from sandbox import domain, landlock, netns, seccomp, syscalls
 from sandbox.allowlist import Allowlist, Entry
+from sandbox.descriptor import close_others
 from sandbox.feature import Features
 from sandbox.proxy import Forward, Proxy, Record
 from sandbox.view import WayOut
@@ -127,12 +128,7 @@ def _loopback(entry: Entry) -> tuple[str, str]:
 
 
 def _confine(kept: set[int], uid: int, gid: int, features: Features) -> None:
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
-            try:
-                os.close(int(name))
-            except OSError:  # the listing's own
-                pass
+    close_others(kept)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if os.getuid() != uid:

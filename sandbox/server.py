@@ -18,6 +18,7 @@ import pyfuse3
 
 from sandbox import handshake, loop
 from sandbox.counter import Counter
+from sandbox.descriptor import close_others
 from sandbox.device import mount_device, read_further_ahead, unmount
 from sandbox.errors import MountError, SandboxError
 from sandbox.express import Express
@@ -225,6 +226,9 @@ class Server:
 def _unmount(mountpoint: str) -> int:
     """0 if unmounted and the session ends by itself, else the server has to end it."""
     signal.set_wakeup_fd(-1)
+    # Above all the device: as long as we held it, the death of the server would not end the
+    # connection, and we would wait for answers that nobody gives, with the lane's lock held.
+    close_others((0, 1, 2))
     try:
         fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from sandbox import domain, syscalls
+from sandbox.descriptor import close_others
 from sandbox.errors import JailError
 from sandbox.landlock import ABI_SCOPES, Domain, Right, scopes
 
@@ -185,14 +186,7 @@ def arrange(fds: Mapping[int, int], *kept: int) -> tuple[int, ...]:
     for index, fd in enumerate(moved):
         os.dup2(fd, above + index, inheritable=False)
     stay = {*fds, *range(above, above + len(moved))}
-    # Not os.closerange: without close_range(2) in the libc that Python was built with, it would try
-    # every number there is.
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in stay:
-            try:
-                os.close(int(name))
-            except OSError:  # the listing's own
-                pass
+    close_others(stay)
     return tuple(range(above, above + len(moved)))
 
 

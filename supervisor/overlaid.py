@@ -12,6 +12,7 @@ from typing import IO, Self
 
 from sandbox import overlayfs, syscalls
 from sandbox.checkout import EPOCH_NS
+from sandbox.descriptor import close_others
 from sandbox.spec import MountSpec
 
 
@@ -106,12 +107,7 @@ def _hold(told: int, keeper: int, lock: IO[bytes]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in (told, lock.fileno()):
-            try:
-                os.close(int(name))
-            except OSError:  # the listing's own
-                pass
+    close_others((told, lock.fileno()))
     try:
         watched = [os.pidfd_open(keeper)]
     except ProcessLookupError:

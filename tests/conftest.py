@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -19,7 +20,12 @@ _ROOMS = pytest.StashKey[str]()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Lanes without namespaces are kept in a directory that every user can reach, and that goes."""
+    """Lanes without namespaces are kept in a directory that every user can reach, and that goes.
+
+    And SIGINT is not ignored, as it is where a shell has started us in the background: what is
+    tested inherits that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if "NANOSUP_ROOMS" not in os.environ:
         rooms = tempfile.mkdtemp(prefix="nanosup-test-rooms-", dir="/var/tmp")
         Path(rooms).chmod(0o1777)

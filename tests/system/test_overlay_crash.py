@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import shutil
 import signal
 import stat
@@ -14,6 +15,7 @@ import pytest
 from mounting import enter_private_namespace, kernel_overlay, served, serving, staged, stop
 from view import assert_same, tree
 
+from sandbox.census import children, look_at
 from sandbox.syscalls import RENAME_EXCHANGE, renameat2
 
 _FILES = 60
@@ -171,3 +173,29 @@ def test_a_killed_server_leaves_a_consistent_layer(tmp_path: Path, seed: int) ->
     assert spec.work is not None
     assert os.listdir(spec.work) == []
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+def test_what_unmounts_does_not_outlive_a_server_that_is_killed(tmp_path: Path) -> None:
+    enter_private_namespace()
+    for _ in range(10):
+        stage = tmp_path / "again"
+        _base(stage / "base")
+        lane = serving(staged(stage).writable())
+        os.kill(lane.pid, signal.SIGTERM)
+        while not (unmounters := children(lane.pid)) and not is_gone(lane.pid):
+            pass
+        lane.kill()  # it answers nothing any more, and nobody else may hold its device
+        for pid in unmounters:
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            assert select.select([pidfd], [], [], 10.0)[0], "it waits for a server that is dead"
+            os.close(pidfd)
+        stop(lane)
+        shutil.rmtree(stage)
+
+
+def is_gone(pid: int) -> bool:
+    found = look_at(pid)
+    return found is None or found.state == "Z"
