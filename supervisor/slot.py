@@ -50,7 +50,11 @@ class Slot:
         """
         # Only the highest number is taken from the listing: readdir(3) may show an entry that
         # was made while it ran and miss one made before that.
-        return [self._read(n) for n in range(1, self._highest() + 1)]
+        listed = set(self._numbers())
+        if self._ended is not None:
+            for gone in self._ended.keys() - listed:  # or missed: then it is read again
+                del self._ended[gone]
+        return [self._read(n) for n in range(1, max(listed, default=0) + 1)]
 
     def latest(self) -> Attempt | None:
         """The attempt with the highest number.
