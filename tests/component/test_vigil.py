@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,6 +55,15 @@ class Deaf:
 
     def processes(self) -> tuple[Process, ...]:
         return (Process(pid=7, parent=1, name="tar", state="D", cpu_ticks=0),)
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """A keeper whose lane has ended ignores what asks for that; later tests must not."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
