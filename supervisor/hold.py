@@ -3,64 +3,27 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from sandbox import launch, lending, namespace, survey, view, ward
 from sandbox.checkout import EPOCH_NS, Checkouts
 from sandbox.confinement import SYSTEM, confine
-from sandbox.errors import HostError
 from sandbox.feature import Features
 from sandbox.held import Held
 from sandbox.jail import Bind
 from sandbox.namespace import Stage
 from sandbox.repository import Repository
 from sandbox.spec import MountSpec
-from sandbox.tier import Tier, choose
-from supervisor.bounds import check_limits
-from supervisor.config import Config
+from sandbox.tier import Tier
 from supervisor.lane import CHANGES, OBJECTS, LaneDir
 from supervisor.lodging import rooms
 from supervisor.mount import Mount, Server
 from supervisor.overlaid import Overlaid
-from supervisor.phase import Agent, Phase
+from supervisor.phase import Phase
 from supervisor.plain import Plain
 from supervisor.record import Snapshot
-
-
-def check_network(tier: Tier, phase: Phase) -> None:
-    """Raises HostError where `tier` cannot keep the phase to its list of hosts."""
-    if tier is Tier.LANDLOCK and not isinstance(phase.network, str):
-        raise HostError(
-            f"phase {phase.name!r}: network = a list of hosts needs a network namespace, which "
-            "the landlock tier has not",
-            hint='use "none" or "host", or make a better tier possible: see `nanosup doctor`',
-        )
-
-
-def enforced(features: Features, wanted: Config) -> Tier:
-    """What the lanes of a fleet are held by here.
-
-    Raises:
-        HostError: this host cannot enforce what the configuration asks for.
-    """
-    tier = choose(features, wanted.workspace.mount, wanted.workspace.require)
-    for phase in wanted.graph.order:
-        check_phase(tier, phase, wanted.agents)
-    return tier
-
-
-def check_phase(tier: Tier, phase: Phase, agents: Mapping[str, Agent]) -> None:
-    """Says on stderr what of a phase is not enforced in full.
-
-    Raises:
-        HostError: it cannot be, and has to be.
-    """
-    check_network(tier, phase)
-    for name, why in check_limits(phase, agents, tier).items():
-        print(f"nanosup: phase {phase.name!r}: limits.{name}: {why}", file=sys.stderr)
 
 
 class Hold:

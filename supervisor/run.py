@@ -33,9 +33,10 @@ from supervisor.attempt import Attempt
 from supervisor.board import Board, SprintDir
 from supervisor.bounds import Bounds, bounded
 from supervisor.contract import Inspector
+from supervisor.enforcement import check_network
 from supervisor.errors import ArtifactError
 from supervisor.graph import Graph
-from supervisor.hold import Hold, check_network
+from supervisor.hold import Hold
 from supervisor.lane import (
     BEAT_FILE,
     LaneDir,

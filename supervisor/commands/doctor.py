@@ -11,8 +11,8 @@ from sandbox.feature import Features
 from sandbox.tier import Tier
 from supervisor import config, place
 from supervisor.config import Config
+from supervisor.enforcement import enforced
 from supervisor.errors import ConfigError
-from supervisor.hold import enforced
 
 # What `enforcement` says for each tier; "none" where there is none.
 LEVELS = {Tier.FUSE: "full", Tier.KERNEL: "full", Tier.LANDLOCK: "reduced"}

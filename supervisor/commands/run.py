@@ -10,7 +10,7 @@ from sandbox import host, repository, tier
 from sandbox.errors import JailError, MountError
 from sandbox.feature import Features
 from supervisor import config, place, sprint, terminal
-from supervisor.hold import check_phase
+from supervisor.enforcement import check_phase
 from supervisor.keeper import keep
 from supervisor.order import Order
 from supervisor.record import AttemptState, Outcome

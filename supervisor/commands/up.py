@@ -19,8 +19,8 @@ from supervisor.board import Board, SprintDir
 from supervisor.config import Config
 from supervisor.convoy import Convoy
 from supervisor.decide import SprintState
+from supervisor.enforcement import enforced
 from supervisor.errors import ConfigError, SupervisorError
-from supervisor.hold import enforced
 from supervisor.observe import observe
 from supervisor.plan import plan
 from supervisor.planted import check_hooks_are_no_lanes
