@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import sys
+import sysconfig
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from sandbox.child import Child
 from sandbox.end import Cause, Exited, Signaled, Unstarted
 from sandbox.errors import JailError
 from sandbox.feature import Features
+from sandbox.jail import Bind
 from sandbox.seccomp import RULES, number_of
 from tests.keep import Keeper, Who, become, dwelling, keep, keeper
 from tests.system.jailing import features as features
@@ -535,15 +537,21 @@ PROGRAMS = {
 
 def test_pytest_runs_the_tests_of_a_lane(who: Who, features: Features) -> None:
     """That of this project's own environment, read-only, where the lane can read it."""
-    python = Path(sys.executable)
-    if any(not at.stat().st_mode & 0o5 for at in (python.resolve(), *python.parents)):
-        pytest.skip(f"{python} cannot be read by everybody")
+    python, site = Path(sys.executable).resolve(), Path(sysconfig.get_path("purelib"))
+    if any(not at.stat().st_mode & 0o5 for at in (python, *python.parents, site, *site.parents)):
+        pytest.skip(f"{python} or {site} cannot be read by everybody")
 
     def act(kept: Keeper) -> tuple[object, str]:
         (kept.directory / "mnt" / "test_it.py").write_text(
             "def test_it(tmp_path):\n    (tmp_path / 'f').write_text('x')\n"
         )
-        return kept.run(str(python), "-m", "pytest", "-q", "test_it.py", writable=True)
+        return kept.run(
+            *(str(python), "-m", "pytest", "-q", "test_it.py"),
+            writable=True,
+            # A clone below /tmp is not to be seen in a jail by itself.
+            extra=(Bind(str(site), "/run/site"),),
+            env={"PYTHONPATH": "/run/site"},
+        )
 
     end, out = keep(who, features, act)
 

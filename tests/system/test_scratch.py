@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +23,7 @@ _FILES: dict[str, str | bytes] = {
     "test_it.py": "def test_it(tmp_path):\n    (tmp_path / 'x').write_text('y')\n",
     "tests/cache/kept": "from the tree\n",
     "nested/file": "x\n",
-    ".gitignore": "shared/\n",
+    ".gitignore": "shared/\nsite\n",
 }
 _SCRATCH = [".pytest_cache", "out", "node-out", "deep/er/scratch", "tests/cache"]
 
@@ -30,8 +32,10 @@ test -d out && test -z "$(ls -A out)"
 test -d deep/er/scratch && test -z "$(ls -A deep/er/scratch)"
 test -z "$(ls -A tests/cache)"
 """
+# A clone below /tmp is not to be seen in a lane, and so neither is its own environment.
+_PYTEST = f"PYTHONPATH=site {os.path.realpath(sys.executable)} -B -m pytest"
 _QA = f"""{_EMPTY}refused() {{ if "$@" 2>/dev/null; then echo "$* was possible"; exit 9; fi; }}
-{sys.executable} -B -m pytest -q -p no:randomly test_it.py
+{_PYTEST} -q -p no:randomly test_it.py
 test -e .pytest_cache/v/cache/nodeids
 if command -v cc >/dev/null && command -v make >/dev/null; then make -s check; fi
 if command -v npm >/dev/null; then npm test --silent; test -e node-out/x; fi
@@ -63,7 +67,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
             depends_on=["build"],
             agents=["qa"],
             scratch=_SCRATCH,
-            share=["shared"],
+            share=["shared", "site"],
             outputs=["status.txt", "names.txt"],
         )
         + phase("again", depends_on=["qa"], agents=["again"], scratch=_SCRATCH, share=["shared"])
@@ -78,6 +82,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     )
     (path / "shared").mkdir()
     (path / "shared/lib").write_text("library\n")
+    (path / "site").symlink_to(sysconfig.get_path("purelib"))
     yield made
     made.close()
 
@@ -100,7 +105,7 @@ def test_tests_run_in_a_read_lane_and_leave_nothing_behind(fleet: Fleet) -> None
         assert not [p for p in layer.rglob("*") if p.name in ("mine", "shared", ".pytest_cache")]
     # On the host: nothing but what was there.
     assert sorted(p.name for p in fleet.top.iterdir()) == sorted(
-        {*(Path(name).parts[0] for name in _FILES), ".git", "nanosup.toml", "shared"}
+        {*(Path(name).parts[0] for name in _FILES), ".git", "nanosup.toml", "shared", "site"}
     )
     assert [p.name for p in (fleet.top / "shared").iterdir()] == ["lib"]
 
