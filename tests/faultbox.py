@@ -280,6 +280,9 @@ class Scenario(Fleet):
             return False
 
 
+Make = Callable[[str], Scenario]
+
+
 def await_true(
     condition: Callable[[], object],
     what: str | Callable[[], str],

@@ -6,28 +6,13 @@ import json
 import os
 import signal
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.faultbox import Scenario, await_true, finish, phase, stand_in
+from tests.faultbox import Make, await_true, finish, phase, stand_in
 
-Make = Callable[..., Scenario]
 DAY_S = 86400
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    with ExitStack() as stack:
-
-        def made(toml: str) -> Scenario:
-            scenario = Scenario(tmp_path / "repo", toml)
-            stack.callback(scenario.close)
-            return scenario
-
-        yield made
 
 
 def test_torn_last_line_of_the_journal_swallows_nothing(make: Make) -> None:

@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
-from tests.faultbox import Scenario, await_true, finish, phase, stand_in
+from tests.faultbox import Make, Scenario, await_true, finish, phase, stand_in
 
-Make = Callable[..., Scenario]
 COUNTS = "for i in range(10**6):\n    say(str(i)); time.sleep(0.01)\n"
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    with ExitStack() as stack:
-
-        def made(toml: str) -> Scenario:
-            scenario = Scenario(tmp_path / "repo", toml)
-            stack.callback(scenario.close)
-            return scenario
-
-        yield made
 
 
 def ok(scenario: Scenario, *args: str) -> str:

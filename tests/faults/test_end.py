@@ -4,29 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faultbox import Scenario, await_true, finish, phase, stand_in
-
-Make = type[Scenario]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    made: list[Scenario] = []
-
-    class Closing(Scenario):
-        def __init__(self, toml: str) -> None:
-            super().__init__(tmp_path / "repo", toml)
-            made.append(self)
-
-    yield Closing
-    for scenario in made:
-        scenario.close()
-
+from tests.faultbox import Make, await_true, finish, phase, stand_in
 
 DAEMON = """
 def daemon(name):

@@ -7,14 +7,12 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faultbox import Scenario, finish, phase, stand_in
+from tests.faultbox import Make, finish, phase, stand_in
 
-Make = type[Scenario]
 # Writes all the time, and says what it wrote through; the next attempt has to find all of it.
 WRITER = """
 if n > 1:
@@ -23,20 +21,6 @@ if n > 1:
 for i in range(20): save(f"f{i}", str(i) * 5000)
 wait()
 """
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    made: list[Scenario] = []
-
-    class Closing(Scenario):
-        def __init__(self, toml: str) -> None:
-            super().__init__(tmp_path / "repo", toml)
-            made.append(self)
-
-    yield Closing
-    for scenario in made:
-        scenario.close()
 
 
 def seconds_until_gone(pids: list[int], deadline_s: float = 10.0) -> float:

@@ -5,27 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.faultbox import Scenario, await_true, finish, phase, stand_in
-
-Make = Callable[..., Scenario]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    with ExitStack() as stack:
-
-        def made(toml: str) -> Scenario:
-            scenario = Scenario(tmp_path / "repo", toml)
-            stack.callback(scenario.close)
-            return scenario
-
-        yield made
+from tests.faultbox import Make, Scenario, await_true, finish, phase, stand_in
 
 
 def limit(pid: int, kind: int, soft: int) -> None:

@@ -4,29 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faultbox import Scenario, await_true, finish, phase, stand_in
+from tests.faultbox import Make, Scenario, await_true, finish, phase, stand_in
 from tests.fleetbox import NANOSUP
-
-Make = type[Scenario]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    made: list[Scenario] = []
-
-    class Closing(Scenario):
-        def __init__(self, toml: str) -> None:
-            super().__init__(tmp_path / "repo", toml)
-            made.append(self)
-
-    yield Closing
-    for scenario in made:
-        scenario.close()
 
 
 def raw(scenario: Scenario, *args: str) -> bytes:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
-from tests.faultbox import Scenario, await_true, finish, phase, stand_in
+from tests.faultbox import Make, Scenario, await_true, finish, phase, stand_in
 
-Make = Callable[..., Scenario]
 # Prints and writes all the time, until the second attempt.
 BUSY = """
 if n == 1:
@@ -22,18 +18,6 @@ if n == 1:
         say(b"%d \\x00\\xff" % i * 50 + b"\\n")
         save(f"f{i}", str(i) * 100)
 """
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    with ExitStack() as stack:
-
-        def made(toml: str) -> Scenario:
-            scenario = Scenario(tmp_path / "repo", toml)
-            stack.callback(scenario.close)
-            return scenario
-
-        yield made
 
 
 def begin(scenario: Scenario) -> None:

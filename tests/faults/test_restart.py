@@ -7,29 +7,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faultbox import Scenario, await_true, finish, phase, stand_in
-
-Make = type[Scenario]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    made: list[Scenario] = []
-
-    class Closing(Scenario):
-        def __init__(self, toml: str) -> None:
-            super().__init__(tmp_path / "repo", toml)
-            made.append(self)
-
-    yield Closing
-    for scenario in made:
-        scenario.close()
+from tests.faultbox import Make, Scenario, await_true, finish, phase, stand_in
 
 
 def begun_at_s(scenario: Scenario, phase: str, attempt: int) -> float:

@@ -5,26 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-from tests.faultbox import Scenario, await_true, finish, phase, stand_in
-
-
-@pytest.fixture
-def scenarios(tmp_path: Path) -> Iterator[type[Scenario]]:
-    made: list[Scenario] = []
-
-    class Closing(Scenario):
-        def __init__(self, toml: str) -> None:
-            super().__init__(tmp_path / "repo", toml)
-            made.append(self)
-
-    yield Closing
-    for scenario in made:
-        scenario.close()
+from tests.faultbox import Make, Scenario, await_true, finish, phase, stand_in
 
 
 def the_agent(scenario: Scenario, of: str = "p", attempt: int = 1) -> int:
@@ -35,9 +17,9 @@ def the_agent(scenario: Scenario, of: str = "p", attempt: int = 1) -> int:
 
 
 def test_stopped_agent_is_found_and_the_next_attempt_takes_over(
-    scenarios: type[Scenario],
+    make: Make,
 ) -> None:
-    scenario = scenarios(
+    scenario = make(
         stand_in("a", "save('f', str(n)); say('x')\nif n == 1: time.sleep(600)")
         + phase("p", access="write", stall_s=1, backoff_s=0, grace_s=5)
     )
@@ -70,8 +52,8 @@ SIGNS = {
 }
 
 
-def test_only_the_signs_that_were_asked_for_count(scenarios: type[Scenario]) -> None:
-    scenario = scenarios(
+def test_only_the_signs_that_were_asked_for_count(make: Make) -> None:
+    scenario = make(
         "[workspace]\nmax_lanes = 9\n\n"
         + "".join(stand_in(name, script) for name, (script, _, _) in SIGNS.items())
         + "".join(
@@ -87,10 +69,8 @@ def test_only_the_signs_that_were_asked_for_count(scenarios: type[Scenario]) -> 
     scenario.check_gone()
 
 
-def test_stopped_keeper_makes_no_stall(scenarios: type[Scenario]) -> None:
-    scenario = scenarios(
-        stand_in("a", "wait(); time.sleep(0.2)") + phase("p", stall_s=3, restarts=0)
-    )
+def test_stopped_keeper_makes_no_stall(make: Make) -> None:
+    scenario = make(stand_in("a", "wait(); time.sleep(0.2)") + phase("p", stall_s=3, restarts=0))
     up = scenario.up()
     scenario.await_entry("waits", "p")
     keeper = scenario.attempts("p")[0]["pid"]
@@ -107,8 +87,8 @@ def test_stopped_keeper_makes_no_stall(scenarios: type[Scenario]) -> None:
 RESULT = """say('{"type": "result", "is_error": %s, "text": "..."}')\n"""
 
 
-def test_agent_that_hangs_after_its_result_is_done(scenarios: type[Scenario]) -> None:
-    scenario = scenarios(
+def test_agent_that_hangs_after_its_result_is_done(make: Make) -> None:
+    scenario = make(
         stand_in(
             "a",
             "say('{\"type\": \"assistant\"}'); save('f', 'x')\n"
@@ -143,9 +123,9 @@ WORDS = {
 
 
 def test_result_is_believed_only_as_the_last_whole_line_and_outputs_are_checked(
-    scenarios: type[Scenario],
+    make: Make,
 ) -> None:
-    scenario = scenarios(
+    scenario = make(
         "[workspace]\nmax_lanes = 9\n\n"
         + "".join(
             stand_in(name, script + "time.sleep(600)", end_events=["result"], end_grace_s=0.3)
@@ -166,8 +146,8 @@ def test_result_is_believed_only_as_the_last_whole_line_and_outputs_are_checked(
     scenario.check_gone()
 
 
-def test_server_that_hangs_does_not_hold_its_lane_for_ever(scenarios: type[Scenario]) -> None:
-    scenario = scenarios(
+def test_server_that_hangs_does_not_hold_its_lane_for_ever(make: Make) -> None:
+    scenario = make(
         stand_in("a", "save('f', 'x'); wait()\nif n == 1: os.listdir('.'); open('g', 'w')")
         + phase("p", access="write", timeout_s=4, grace_s=0.2, backoff_s=0)
     )

@@ -6,29 +6,15 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.faultbox import Scenario, await_true, finish, phase, stand_in
+from tests.faultbox import Make, await_true, finish, phase, stand_in
 from tests.fleetbox import NANOSUP, TIMEOUT_S
 from tests.gitbox import git
-
-Make = Callable[..., Scenario]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    with ExitStack() as stack:
-
-        def made(toml: str) -> Scenario:
-            scenario = Scenario(tmp_path / "repo", toml)
-            stack.callback(scenario.close)
-            return scenario
-
-        yield made
 
 
 @contextmanager

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,8 +18,8 @@ from sandbox.confinement import SYSTEM, Confinement
 from sandbox.end import Cause, End, Exited, Signaled, Unstarted
 from sandbox.feature import Features
 from sandbox.tier import Tier, lacking
-from tests.keep import Who, become, dwelling
-from tests.ordinary import ordinary_user, why_not
+from tests.keep import Who, become
+from tests.system.jailing import who as who
 
 T = TypeVar("T")
 
@@ -31,23 +30,6 @@ def features() -> Features:
     if missing := lacking(found, Tier.LANDLOCK):
         pytest.skip(missing[0].detail)
     return found
-
-
-@pytest.fixture(scope="module", params=["root", "user"])
-def who(request: pytest.FixtureRequest) -> Iterator[Who]:
-    if request.param == "root":
-        if os.getuid() != 0:
-            pytest.skip("not run as root")
-        with dwelling("root", 0, 0) as root:
-            yield root
-    elif os.getuid() != 0:
-        with dwelling(pwd.getpwuid(os.getuid()).pw_name, os.getuid(), os.getgid()) as oneself:
-            yield oneself
-    elif reason := why_not():
-        pytest.skip(reason)
-    else:
-        with ordinary_user() as user, dwelling(user.name, user.uid, user.uid) as ordinary:
-            yield ordinary
 
 
 @dataclass(slots=True)
