@@ -14,29 +14,28 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 from sandbox import census, syscalls
 from sandbox.census import Process
+from sandbox.command import Command
 from sandbox.denial import Denials
+from sandbox.descriptor import readable
 from sandbox.end import Cause, End, Unstarted, exit_code_of, read_end
 from sandbox.entry import Entry, Failure, has_begun, read_report
 from sandbox.errors import JailError
 from sandbox.latch import Latch
 
-_SEEN_LIMIT = 10_000
 
-
-class Child:
+class Child(Command):
     """A running command. Made by `launch.start`; the thread that made it must stay alive.
 
     Attributes:
         pid: host pid of the jail's outermost process.
         agent: host pid of the command itself; None where it ended before it could be seen.
         left: what the command had left running when it ended; by `wait` it is dead.
-        seen: the pids in the jail that were seen so far by looking (`processes`, `cpu_s`).
     """
+
+    SEEN_LIMIT = 10_000
 
     def __init__(
         self,
@@ -51,16 +50,11 @@ class Child:
         entry: Entry | None = None,
         names: Mapping[int, str] | None = None,
     ) -> None:
-        self.pid = pid
-        self.agent: int | None = None
-        self.left: tuple[Process, ...] = ()
-        self.seen: set[int] = set()
-        self._pidfd = os.pidfd_open(pid)
+        super().__init__(pid)
         self._epoll = select.epoll()
         self._epoll.register(self._pidfd, select.EPOLLIN)
         self._latch = Latch(status_fd)
         self._is_latched = False
-        self._agent_pidfd: int | None = None
         self._status_fd = status_fd
         self._stderr_fd = stderr_fd
         self._stderr_offset = stderr_offset
@@ -72,7 +66,6 @@ class Child:
         self._denials: Denials | None = None
         self._failure: Failure | None = None
         self._built = False
-        self._end: End | None = None
 
     def fileno(self) -> int:
         """Readable when `poll` has something to find out: for select, epoll and event loops."""
@@ -82,15 +75,6 @@ class Child:
     def has_exited(self) -> bool:
         """The command has ended, and what it left is being killed. As far as `poll` knows."""
         return self._end is not None or (self._agent_pidfd is not None and not self._is_latched)
-
-    @property
-    def end(self) -> End | None:
-        """How it ended, as far as `poll` or `wait` have found out."""
-        return self._end
-
-    def poll(self) -> End | None:
-        """How it ended, or None. Never blocks."""
-        return self.wait(0)
 
     def wait(self, timeout_s: float | None = None) -> End | None:
         """Waits until nothing of the jail is left and says how the command ended; None: timed out.
@@ -115,11 +99,11 @@ class Child:
 
     def _await_death(self, timeout_s: float | None) -> bool:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not _readable(self._pidfd, 0):
+        while not readable(self._pidfd, 0):
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not _readable(self._epoll.fileno(), left_s):
+            if not readable(self._epoll.fileno(), left_s):
                 return False
-            if self._agent_pidfd is not None and _readable(self._agent_pidfd, 0):
+            if self._agent_pidfd is not None and readable(self._agent_pidfd, 0):
                 self.left = self.processes()
                 self._unlatch()
         return True
@@ -129,16 +113,6 @@ class Child:
             self._is_latched = False
             self._epoll.unregister(self._agent_pidfd)
             self._latch.open()
-
-    def terminate(self, number: int = signal.SIGTERM) -> bool:
-        """Sends a signal to the command. False: there is none any more, or none was ever seen."""
-        if self._agent_pidfd is None or self._end is not None:
-            return False
-        try:
-            signal.pidfd_send_signal(self._agent_pidfd, number)
-        except ProcessLookupError:
-            return False
-        return True
 
     def kill(self) -> None:
         """SIGKILL to everything in the jail at once. `wait` says when it is done."""
@@ -166,24 +140,6 @@ class Child:
         """How often each system call was denied so far; where nobody is told, always empty."""
         return self._denials.counts if self._denials is not None else {}
 
-    def agent_state(self) -> str:
-        """The command's state as in /proc/PID/stat: "T" is stopped; empty where it has ended."""
-        if self.agent is None or self.has_exited:
-            return ""
-        process = census.look_at(self.agent)
-        return process.state if process is not None else ""
-
-    def cpu_s(self) -> float:
-        """CPU seconds used in the jail, by what lives and by the dead that were waited for."""
-        ticks = sum(process.cpu_ticks for process in self._look())
-        return ticks / os.sysconf("SC_CLK_TCK")
-
-    def _look(self) -> tuple[Process, ...]:
-        everyone = tuple(census.descend(self.pid))
-        if len(self.seen) < _SEEN_LIMIT:
-            self.seen.update(process.pid for process in everyone)
-        return everyone
-
     def close(self) -> None:
         """Kills what is left, waits for it and closes all descriptors."""
         if self._status_fd < 0:
@@ -209,24 +165,13 @@ class Child:
             self._denials.close()
         self._status_fd = -1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def await_built(self, built: socket.socket, timeout_s: float) -> None:
         """Returns when the command is about to be executed, or has ended. Closes `built`.
 
         Raises JailError when the jail could not be built, or not in time.
         """
         with built:
-            in_time = _readable(built.fileno(), timeout_s)
+            in_time = readable(built.fileno(), timeout_s)
             self._built = in_time and _was_read(built)
         if self._built and in_time and self._report_fd is not None:
             in_time = self._hear(self._report_fd, time.monotonic() + timeout_s)
@@ -253,7 +198,7 @@ class Child:
         """Reads what the entry reports, until it has become the command or has ended."""
         assert self._entry is not None
         report = b""
-        while _readable(report_fd, max(deadline - time.monotonic(), 0)):
+        while readable(report_fd, max(deadline - time.monotonic(), 0)):
             part, fds = _received(report_fd)
             for listener in fds:
                 self._denials = Denials(listener, self._names)
@@ -320,12 +265,6 @@ def _received(fd: int) -> tuple[bytes, list[int]]:
     finally:
         channel.detach()
     return data, fds
-
-
-def _readable(fd: int, timeout_s: float | None) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
 
 
 def _was_read(built: socket.socket) -> bool:

@@ -1,8 +1,9 @@
-"""Open descriptors of a process that was just forked."""
+"""Descriptors: whether one can be read, and those that a forked process is to be rid of."""
 
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Container
 
 
@@ -18,3 +19,11 @@ def close_others(kept: Container[int]) -> None:
                 os.close(int(name))
             except OSError:  # the listing's own
                 pass
+
+
+def readable(fd: int, timeout_s: float | None) -> bool:
+    """Whether `fd` can be read (a pidfd: its process is dead), waiting for it; None: as long as it
+    takes. Of any number, which select(2) cannot say."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))

@@ -5,47 +5,40 @@ from __future__ import annotations
 import errno
 import json
 import os
-import select
 import signal
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from sandbox import census, reaper, syscalls, warden
 from sandbox.census import Process
+from sandbox.command import Command
 from sandbox.confinement import Confinement
+from sandbox.descriptor import readable
 from sandbox.end import Cause, End, Exited, Signaled, Unstarted
 from sandbox.errors import JailError
 from sandbox.feature import Features
 
 _START_S = 30.0
-_SEEN_LIMIT = 100_000
 _HINT = "`nanosup doctor` shows what this host forbids"
 
 
-class Ward:
+class Ward(Command):
     """A running command, with its warden. Made by `start`.
 
     Attributes:
         pid: host pid of the warden, whose descendants all of the lane's processes are.
         agent: host pid of the command; None where it was not executed.
-        left: what the command had left running when it ended.
-        seen: pids of the lane that were seen so far by looking (`processes`, `cpu_s`).
         is_clean: False: something of the lane could not be killed. Known once it has ended.
     """
 
+    SEEN_LIMIT = 100_000
+
     def __init__(self, pid: int, *, report: int, control: int, spared: frozenset[int]) -> None:
-        self.pid = pid
-        self.agent: int | None = None
-        self.left: tuple[Process, ...] = ()
-        self.seen: set[int] = set()
+        super().__init__(pid)
         self.is_clean = True
-        self._pidfd = os.pidfd_open(pid)
-        self._agent_pidfd: int | None = None
         self._report = report
         self._control = control
         self._spared = spared
-        self._end: End | None = None
         self._said = b""
 
     def fileno(self) -> int:
@@ -57,16 +50,7 @@ class Ward:
         """The command has ended, and what it left is being killed."""
         if self._end is not None:
             return True
-        return self._agent_pidfd is not None and _readable(self._agent_pidfd, 0)
-
-    @property
-    def end(self) -> End | None:
-        """How it ended, as far as `poll` or `wait` have found out."""
-        return self._end
-
-    def poll(self) -> End | None:
-        """How it ended, or None. Never blocks."""
-        return self.wait(0)
+        return self._agent_pidfd is not None and readable(self._agent_pidfd, 0)
 
     def wait(self, timeout_s: float | None = None) -> End | None:
         """Waits until nothing of the lane is left and says how the command ended; None: timed out.
@@ -75,7 +59,7 @@ class Ward:
 
         Raises JailError, once, where that was not possible: what they write to is not to be used.
         """
-        if self._end is None and _readable(self._pidfd, timeout_s):
+        if self._end is None and readable(self._pidfd, timeout_s):
             os.waitpid(self.pid, 0)
             last = self._last_word()
             if last is None:
@@ -100,16 +84,6 @@ class Ward:
         """Nobody counts what is denied without namespaces: the kernel's audit is told."""
         return {}
 
-    def terminate(self, number: int = signal.SIGTERM) -> bool:
-        """Sends a signal to the command. False: there is none any more, or none was ever seen."""
-        if self._agent_pidfd is None or self._end is not None:
-            return False
-        try:
-            signal.pidfd_send_signal(self._agent_pidfd, number)
-        except ProcessLookupError:
-            return False
-        return True
-
     def kill(self) -> None:
         """Has everything in the lane killed. `wait` says when it is done."""
         if self._control >= 0:
@@ -121,23 +95,6 @@ class Ward:
         if self._end is not None:
             return ()
         return tuple(p for p in self._look() if p.pid != self.pid and p.state != "Z")
-
-    def agent_state(self) -> str:
-        """The command's state as in /proc/PID/stat: "T" is stopped; empty where it has ended."""
-        if self.agent is None or self.has_exited:
-            return ""
-        process = census.look_at(self.agent)
-        return process.state if process is not None else ""
-
-    def cpu_s(self) -> float:
-        """CPU seconds used in the lane, by what lives and by the dead that were waited for."""
-        return sum(process.cpu_ticks for process in self._look()) / os.sysconf("SC_CLK_TCK")
-
-    def _look(self) -> tuple[Process, ...]:
-        everyone = tuple(census.descend(self.pid))
-        if len(self.seen) < _SEEN_LIMIT:
-            self.seen.update(process.pid for process in everyone)
-        return everyone
 
     def close(self) -> None:
         """Kills what is left, waits for it and closes all descriptors."""
@@ -158,20 +115,9 @@ class Ward:
             os.close(self._agent_pidfd)
         self._report = -1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def await_started(self, timeout_s: float) -> None:
         """Returns when the command is being executed, or could not be. Raises JailError."""
-        if not _readable(self._report, timeout_s):
+        if not readable(self._report, timeout_s):
             self.close()
             raise JailError(f"the lane was not ready after {timeout_s:g} s", hint=_HINT)
         self._said = os.read(self._report, 65536)
@@ -258,9 +204,3 @@ def _end_of(last: dict[str, Any]) -> End:
     if os.WIFSIGNALED(status):
         return Signaled(os.WTERMSIG(status))
     return Exited(os.WEXITSTATUS(status))
-
-
-def _readable(fd: int, timeout_s: float | None) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))

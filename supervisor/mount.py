@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import Protocol, Self
 
 from sandbox import server, syscalls
 from sandbox.counter import Counter
+from sandbox.descriptor import readable
 from sandbox.errors import MountError
 from sandbox.spec import MountSpec
 
@@ -98,7 +98,7 @@ class Server:
             # the namespace.
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             # One in state D (a disk that hangs) dies when the kernel lets it; it is not waited for.
-            if _readable(self._pidfd, _DEATH_S):
+            if readable(self._pidfd, _DEATH_S):
                 self._reap()
         os.close(self._ready)
         os.close(self._pidfd)
@@ -121,7 +121,7 @@ class Server:
         Raises:
             MountError: it cannot be mounted; says why.
         """
-        if not _readable(self._ready, _READY_S):
+        if not readable(self._ready, _READY_S):
             raise MountError(
                 f"the lane's file system was not mounted after {_READY_S:g} s",
                 hint="`nanosup doctor` shows what this host lacks",
@@ -151,7 +151,7 @@ class Server:
         signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
         signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)  # somebody may have stopped it
         deadline = time.monotonic() + _STOP_S
-        if not _readable(self._pidfd, deadline - time.monotonic()):
+        if not readable(self._pidfd, deadline - time.monotonic()):
             raise MountError(f"the lane's file system was not unmounted after {_STOP_S:g} s")
         if (status := self._reap()) != 0:
             raise MountError(f"the server of the lane's file system ended with status {status}")
@@ -160,9 +160,3 @@ class Server:
         _, status = os.waitpid(self.pid, 0)
         self._reaped = True
         return status
-
-
-def _readable(fd: int, timeout_s: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(timeout_s * 1000))

@@ -14,9 +14,10 @@ from sandbox import overlayfs, syscalls
 from sandbox.checkout import EPOCH_NS
 from sandbox.descriptor import close_others
 from sandbox.spec import MountSpec
+from supervisor.unserved import Unserved
 
 
-class Overlaid:
+class Overlaid(Unserved):
     """Mounts `spec` over the checkout `tree`, in this process's own mount namespace.
 
     Nobody serves it. What `lock` locks stays locked by a process of its own until everything that
@@ -30,7 +31,7 @@ class Overlaid:
         self._spec = spec
         self._tree = tree
         self._grafts = grafts
-        self._never, self._held_open = os.pipe()
+        super().__init__()
         self._mounted = False
         told, self._tell = os.pipe()
         keeper = os.getpid()
@@ -55,25 +56,14 @@ class Overlaid:
     ) -> None:
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        for fd in (self._never, self._held_open, self._tell, self._pidfd):
-            os.close(fd)
+        self._close()
+        os.close(self._tell)
+        os.close(self._pidfd)
         if self._mounted:
             try:
                 syscalls.umount2(self._spec.mountpoint, syscalls.MNT_DETACH)
             except OSError:
                 pass  # it goes with the namespace
-
-    def fileno(self) -> int:
-        """Never readable: no process of ours can die under this mount."""
-        return self._never
-
-    def operations(self) -> int:
-        """The kernel does not say."""
-        return 0
-
-    def counters(self) -> dict[str, int]:
-        """The kernel does not say."""
-        return {}
 
     def await_ready(self) -> None:
         """Mounts. Raises MountError."""
@@ -91,9 +81,6 @@ class Overlaid:
     def attend(self, jail: int) -> None:
         """Names the process with whose death everything in the jail is dead."""
         os.write(self._tell, b"%d" % jail)
-
-    def kill(self) -> None:
-        """Nobody waits for an answer here, but the kernel's own."""
 
     def stop(self) -> None:
         """Unmounts, and returns when everything written is in the upper layer (MountError)."""

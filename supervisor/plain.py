@@ -11,9 +11,10 @@ from typing import Self
 from sandbox import replica
 from sandbox.spec import MountSpec
 from supervisor.lane import LaneDir
+from supervisor.unserved import Unserved
 
 
-class Plain:
+class Plain(Unserved):
     """Makes a replica of what `spec` is of in the lane's room.
 
     Args:
@@ -39,7 +40,7 @@ class Plain:
         self._checkout = checkout
         self._links = links
         self._scratch = scratch
-        self._never, self._held_open = os.pipe()
+        super().__init__()
         self.pid = os.getpid()
 
     def __enter__(self) -> Self:
@@ -51,20 +52,7 @@ class Plain:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        os.close(self._never)
-        os.close(self._held_open)
-
-    def fileno(self) -> int:
-        """Never readable."""
-        return self._never
-
-    def operations(self) -> int:
-        """Nobody counts."""
-        return 0
-
-    def counters(self) -> dict[str, int]:
-        """Nobody counts."""
-        return {}
+        self._close()
 
     def await_ready(self) -> None:
         """Makes the replica. Raises MountError."""
@@ -86,9 +74,6 @@ class Plain:
 
     def attend(self, jail: int) -> None:
         """The lane's warden holds its lock until all is over."""
-
-    def kill(self) -> None:
-        """There is nobody to kill."""
 
     def stop(self) -> None:
         """Makes a writer's changes its layer; a reader's replica goes. Raises MountError."""
