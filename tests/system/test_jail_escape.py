@@ -139,7 +139,17 @@ def test_a_command_that_kills_all_it_can_ends_its_own_lane_only(
     who: Who, features: Features
 ) -> None:
     """`kill -9 -1` from a child of the command: the command dies, the keeper reads how."""
-    end, _ = keep(who, features, lambda kept: kept.run("sh", "-c", "sh -c 'kill -9 -1'; read x"))
+
+    def act(kept: Keeper) -> object:
+        receive, send = os.pipe()
+        spec = kept.spec("sh", "-c", "read go; sh -c 'kill -9 -1'; read x")
+        # Let go once its keeper has seen it: of who dies before, only the status is known.
+        with os.fdopen(send, "wb", 0) as go, kept.start(spec, stdin=receive) as jailed:
+            os.close(receive)
+            go.write(b"\n")
+            return jailed.wait(10)
+
+    end = keep(who, features, act)
 
     assert end in (Signaled(signal.SIGKILL), Exited(137))
 
