@@ -134,10 +134,6 @@ class Upper:
             self._opened.append(below)
         return fd
 
-    def adopt(self, directory: Directory) -> None:
-        """Counts a directory whose descriptor the caller has just set."""
-        self._opened.append(directory)
-
     def trim(self, limit: int) -> None:
         """Closes the longest opened directories until at most `limit` are open.
 

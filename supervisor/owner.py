@@ -24,16 +24,6 @@ def this_process() -> Identity:
     return _mine
 
 
-def identify(pid: int) -> Identity | None:
-    """Who a process that this one can see is; None where it runs no longer."""
-    if pid == os.getpid():
-        return this_process()
-    seen = observe(pid)
-    if seen.sight is not Sight.RUNNING:
-        return None
-    return _read_identity(pid)
-
-
 def observe(pid: int) -> Seen:
     """What /proc shows of a pid."""
     try:
