@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from sandbox.spec import MountSpec
+from sandbox.union.spec import MountSpec
 
 
 def _arguments() -> argparse.Namespace:
@@ -67,7 +67,7 @@ def main() -> int:
     ready, ready_write = os.pipe()
     child = os.fork()
     if child == 0:
-        from sandbox.server import serve
+        from sandbox.mount.server import serve
 
         os.close(ready)
         serve(spec, ready_write)

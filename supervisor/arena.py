@@ -20,10 +20,10 @@ from typing import Any, Self
 import psutil
 
 from sandbox.errors import JailError
-from sandbox.gitname import Refusal, refusal
-from sandbox.tier import Tier
-from supervisor.lodging import rooms_path
-from supervisor.resource import configs
+from sandbox.git.gitname import Refusal, refusal
+from sandbox.tiers.tier import Tier
+from supervisor.config.resource import configs
+from supervisor.keeper.lodging import rooms_path
 
 PREFIX = "nanosup-redteam-"
 SECRETS = (

@@ -16,24 +16,26 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from supervisor import beat, clock, lineage, token, turn
-from supervisor.attempt import Attempt, describe_holder, describe_outcome
-from supervisor.board import Board, SprintDir
+from supervisor import clock
+from supervisor.artifacts.refusal import require
+from supervisor.board import beat, turn
+from supervisor.board.attempt import Attempt, describe_holder, describe_outcome
+from supervisor.board.board import Board, SprintDir
+from supervisor.board.lost import bury_dead
+from supervisor.board.observe import observe
+from supervisor.board.owner import liveness, this_process
+from supervisor.board.readiness import check_ready
+from supervisor.board.request import request_end
 from supervisor.errors import FencedError, HeldError, TokenError
-from supervisor.giveway import give_way
-from supervisor.liveness import Liveness
-from supervisor.lost import bury_dead
-from supervisor.observe import observe
-from supervisor.owner import liveness, this_process
-from supervisor.readiness import check_ready
-from supervisor.record import AttemptState, Outcome, Owner, Snapshot
-from supervisor.refusal import require
-from supervisor.request import request_end
-from supervisor.token import Token
+from supervisor.keeper.giveway import give_way
+from supervisor.model import lineage, token
+from supervisor.model.liveness import Liveness
+from supervisor.model.record import AttemptState, Outcome, Owner, Snapshot
+from supervisor.model.token import Token
 
 if TYPE_CHECKING:
     # libgit2 takes a twentieth of a second to import, and claims need none of it.
-    from sandbox.repository import Repository
+    from sandbox.repository.repository import Repository
 
 LEASE_S = 3600.0
 _KILL_AFTER_S = 10.0
@@ -126,9 +128,9 @@ def complete(board: Board, held: Token, files: Iterable[str], sealed: Snapshot |
         ArtifactError: a file is refused, or a required one missing. The claim stays as it was.
         BoardError: the board cannot be written.
     """
-    from supervisor import artifact
-    from supervisor.contract import Inspector
-    from supervisor.provenance import attest
+    from supervisor.artifacts import artifact
+    from supervisor.artifacts.provenance import attest
+    from supervisor.model.contract import Inspector
 
     attempt = renew(board, held)
     sprint = board.sprint(held.sprint)
@@ -161,8 +163,8 @@ def hand_sealed(repo: Repository, board: Board, seen: Snapshot) -> Snapshot:
     Raises:
         GitError: the working tree cannot be recorded.
     """
-    from sandbox.snapshot import snapshot
-    from sandbox.store import Store
+    from sandbox.git.store import Store
+    from sandbox.repository.snapshot import snapshot
 
     objects = Path(board.objects_path)
     commit, tree = snapshot(repo, "worktree", objects)

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supervisor.board import Board
-from supervisor.observe import observe
-from supervisor.views import status_document
+from supervisor.board.board import Board
+from supervisor.board.observe import observe
+from supervisor.views.views import status_document
 from tests.fleetbox import TIMEOUT_S, Fleet, phase
 
 _PATIENCE_S = 30.0

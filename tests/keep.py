@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from sandbox import launch, namespace, survey, syscalls, view
-from sandbox.child import Child
-from sandbox.end import End
-from sandbox.feature import Features
-from sandbox.jail import JailSpec
+from sandbox import syscalls
+from sandbox.jail import launch, namespace, survey, view
+from sandbox.jail.child import Child
+from sandbox.jail.end import End
+from sandbox.jail.feature import Features
+from sandbox.jail.jail import JailSpec
 
 T = TypeVar("T")
 PR_SET_DUMPABLE = 4

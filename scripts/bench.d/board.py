@@ -18,12 +18,13 @@ from time import perf_counter
 
 from sample import CACHE, NANOSUP, Options, Sample, duration, say, table, timed
 
-from supervisor import clock, owner
-from supervisor.board import Board
+from supervisor import clock
+from supervisor.board import owner
+from supervisor.board.board import Board
+from supervisor.board.slot import Slot
 from supervisor.errors import HeldError
-from supervisor.phase import Phase
-from supervisor.record import AttemptState, Outcome, Owner, Snapshot, Sprint
-from supervisor.slot import Slot
+from supervisor.model.phase import Phase
+from supervisor.model.record import AttemptState, Outcome, Owner, Snapshot, Sprint
 
 SNAPSHOT = Snapshot(commit="c" * 40, tree="7" * 40, base_tree="7" * 40)
 PHASES = ("think", "plan", "build", "review", "security", "qa", "ship")
@@ -134,7 +135,7 @@ def _fill(board: Board, sprints: int) -> Iterator[float]:
 
 
 def _reading(board: Board) -> Iterator[list[str]]:
-    from supervisor.observe import observe
+    from supervisor.board.observe import observe
 
     say("sprints")
     made = list(_fill(board, 100))

@@ -12,9 +12,10 @@ from time import perf_counter
 
 from sample import Options, Sample, table, timed
 
-from sandbox import host, launch, namespace, survey, view
-from sandbox.feature import Features
-from sandbox.jail import JailSpec
+from sandbox.jail import launch, namespace, survey, view
+from sandbox.jail.feature import Features
+from sandbox.jail.jail import JailSpec
+from sandbox.probe import host
 
 ROUNDS = 40
 BARE = ("bwrap", "--ro-bind", "/", "/", "true")

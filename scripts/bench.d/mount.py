@@ -325,7 +325,7 @@ def _git(bench: Bench, large: Path) -> None:
 
     def status(place: Place) -> float:
         git = ["git", "-c", "safe.directory=*", "status", "--porcelain"]
-        # As every lane has it (supervisor.lane).
+        # As every lane has it (supervisor.keeper.lane).
         environment = ["GIT_OPTIONAL_LOCKS=0"] if place.server else []
         return timed(["env", *environment, *git], place.path)
 

@@ -16,9 +16,8 @@ from pathlib import Path
 
 from sample import CACHE, say, timed
 
-from sandbox import gitdir, index
-from sandbox import repository as found
-from sandbox.spec import MountSpec
+from sandbox.repository import gitdir, index
+from sandbox.repository import repository as found
 from sandbox.syscalls import (
     CLONE_NEWNS,
     MNT_DETACH,
@@ -29,7 +28,8 @@ from sandbox.syscalls import (
     umount2,
     unshare,
 )
-from supervisor.mount import Server
+from sandbox.union.spec import MountSpec
+from supervisor.keeper.mount import Server
 
 EPOCH_NS = 1_600_000_000 * 10**9
 _SOURCES = "/etc/apt/sources.list.d/debian.sources"

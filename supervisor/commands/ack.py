@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
-from supervisor import ack, inventory, place
-from supervisor.board import SprintDir
+from supervisor.board import place
+from supervisor.board.board import SprintDir
 from supervisor.errors import HeldError, NotFoundError
+from supervisor.upkeep import ack, inventory
 
 
 def run(*, phase: str | None, everything: bool, sprint_id: str | None, as_json: bool) -> int:

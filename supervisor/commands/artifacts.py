@@ -9,16 +9,16 @@ import tempfile
 
 import msgspec
 
-from supervisor import place
-from supervisor.artifact import mismatch
-from supervisor.audit import Report
-from supervisor.blob import MismatchError
-from supervisor.board import Board
+from supervisor.artifacts.artifact import mismatch
+from supervisor.artifacts.audit import Report
+from supervisor.artifacts.export import export as export_files
+from supervisor.artifacts.provenance import verify_sprint
+from supervisor.board import place
+from supervisor.board.blob import MismatchError
+from supervisor.board.board import Board
+from supervisor.board.observe import observe
 from supervisor.errors import NotFoundError
-from supervisor.export import export as export_files
-from supervisor.observe import observe
-from supervisor.provenance import verify_sprint
-from supervisor.record import Output
+from supervisor.model.record import Output
 
 
 def list_(*, sprint_id: str | None, everything: bool, as_json: bool) -> int:
@@ -76,8 +76,8 @@ def show(*, phase: str, name: str | None, attempt: int | None, sprint_id: str | 
 
 def verify(*, sprint_id: str | None, as_json: bool) -> int:
     """0 when every artifact, statement and tree is what was signed, 16 when not."""
-    from sandbox import repository
-    from supervisor.treecheck import check_trees
+    from sandbox.repository import repository
+    from supervisor.artifacts.treecheck import check_trees
 
     here = place.find()
     board, sprint = here.board, place.choose(here.board, sprint_id)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from supervisor import config, place
+from supervisor.board import place
+from supervisor.config import config
 
 
 def run(*, graph: str | None) -> int:

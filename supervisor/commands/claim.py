@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 
-from supervisor import conductor, place
-from supervisor.attempt import Attempt
-from supervisor.board import Board
+from supervisor import conductor
+from supervisor.board import place
+from supervisor.board.attempt import Attempt
+from supervisor.board.board import Board
 from supervisor.errors import TokenError
-from supervisor.token import Token, parse
+from supervisor.model.token import Token, parse
 
 
 def run(
@@ -30,8 +31,9 @@ def run(
     elif (known := place.working_on(board, goal)) is not None:
         chosen = known
     else:
-        from sandbox import repository
-        from supervisor import config, sprint
+        from sandbox.repository import repository
+        from supervisor.config import config
+        from supervisor.fleet import sprint
 
         repo = repository.find(here.top)
         chosen = sprint.current(
@@ -68,15 +70,15 @@ def complete(*, phase: str, token: str, files: tuple[str, ...], as_json: bool) -
     sealed = None
     if _writes(board, held):
         attempt = conductor.renew(board, held)
-        from sandbox import repository
+        from sandbox.repository import repository
 
         assert attempt.owner.snapshot is not None
         sealed = conductor.hand_sealed(repository.find(here.top), board, attempt.owner.snapshot)
     ended = conductor.complete(board, held, files, sealed)
     if sealed is not None:
-        from sandbox import repository
-        from supervisor.observe import observe
-        from supervisor.publish import publish_all
+        from sandbox.repository import repository
+        from supervisor.artifacts.publish import publish_all
+        from supervisor.board.observe import observe
 
         publish_all(repository.find(here.top), observe(board.sprint(held.sprint)))
     if as_json:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 
-from supervisor import place
-from supervisor import quarantine as aside
+from supervisor.board import place
 from supervisor.errors import BoardError
-from supervisor.upkeep import Report, Upkeep
+from supervisor.upkeep import quarantine as aside
+from supervisor.upkeep.upkeep import Report, Upkeep
 
 _DAY_S = 86400.0
 
@@ -19,7 +19,7 @@ def run(*, older_than_days: float, dry_run: bool, quarantine: bool, as_json: boo
     board = here.board
 
     def prune(sprint: str) -> tuple[list[str], list[str]]:
-        from sandbox import reference, repository
+        from sandbox.repository import reference, repository
 
         return reference.prune(repository.find(here.top), f"{reference.PREFIX}{sprint}/")
 

@@ -6,15 +6,16 @@ import json
 import sys
 from pathlib import Path
 
-from supervisor import lineage, place
+from supervisor.board import place
+from supervisor.board.observe import observe
+from supervisor.board.tail import sanitize
 from supervisor.errors import NotFoundError
-from supervisor.observe import observe
-from supervisor.tail import sanitize
+from supervisor.model import lineage
 
 
 def run(*, phase: str | None, sprint_id: str | None, as_json: bool, stat: bool) -> int:
-    from sandbox import repository
-    from sandbox.diff import diff
+    from sandbox.repository import repository
+    from sandbox.repository.diff import diff
 
     here = place.find()
     seen = observe(place.choose(here.board, sprint_id))

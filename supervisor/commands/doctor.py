@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 
-from sandbox import host, tier
 from sandbox.errors import GitError, HostError
-from sandbox.feature import Features
-from sandbox.tier import Tier
-from supervisor import config, place
-from supervisor.config import Config
-from supervisor.enforcement import enforced
+from sandbox.jail.feature import Features
+from sandbox.probe import host
+from sandbox.tiers import tier
+from sandbox.tiers.tier import Tier
+from supervisor.board import place
+from supervisor.config import config
+from supervisor.config.config import Config
 from supervisor.errors import ConfigError
+from supervisor.keeper.enforcement import enforced
 
 # What `enforcement` says for each tier; "none" where there is none.
 LEVELS = {Tier.FUSE: "full", Tier.KERNEL: "full", Tier.LANDLOCK: "reduced"}

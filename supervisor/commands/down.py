@@ -8,14 +8,14 @@ import signal
 import sys
 import time
 
-from supervisor import place
-from supervisor.attempt import Attempt, describe_holder
-from supervisor.board import SprintDir
-from supervisor.liveness import can_see
-from supervisor.observe import driver, holder, observe
-from supervisor.owner import this_process
-from supervisor.record import AttemptState
-from supervisor.request import send
+from supervisor.board import place
+from supervisor.board.attempt import Attempt, describe_holder
+from supervisor.board.board import SprintDir
+from supervisor.board.observe import driver, holder, observe
+from supervisor.board.owner import this_process
+from supervisor.board.request import send
+from supervisor.model.liveness import can_see
+from supervisor.model.record import AttemptState
 
 _KILL_AFTER_S = 10.0
 

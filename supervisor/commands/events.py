@@ -6,10 +6,10 @@ import json
 import os
 import sys
 
-from supervisor import place
-from supervisor.board import Board, SprintDir
-from supervisor.journal import Event
-from supervisor.views import event_document, event_line
+from supervisor.board import place
+from supervisor.board.board import Board, SprintDir
+from supervisor.board.journal import Event
+from supervisor.views.views import event_document, event_line
 
 
 def run(*, sprint_id: str | None, as_json: bool, follow: bool) -> int:
@@ -29,7 +29,7 @@ def run(*, sprint_id: str | None, as_json: bool, follow: bool) -> int:
 
 
 async def _follow(board: Board, sprint_id: str | None, as_json: bool) -> None:
-    from supervisor.watch import Watch
+    from supervisor.board.watch import Watch
 
     watch = Watch()
     while sprint_id is None and not board.sprints():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from supervisor import config, place
+from supervisor.board import place
+from supervisor.config import config
+from supervisor.config.resource import configs, presets
 from supervisor.errors import ConfigError
-from supervisor.resource import configs, presets
 
 
 def run(*, agent: str | None, force: bool) -> int:

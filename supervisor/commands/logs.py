@@ -8,13 +8,13 @@ import os
 import sys
 from contextlib import ExitStack
 
-from supervisor import place
-from supervisor.attempt import Attempt
-from supervisor.board import SprintDir
-from supervisor.decide import PhaseState
+from supervisor.board import place
+from supervisor.board.attempt import Attempt
+from supervisor.board.board import SprintDir
+from supervisor.board.observe import observe
+from supervisor.board.tail import sanitize
 from supervisor.errors import NotFoundError
-from supervisor.observe import observe
-from supervisor.tail import sanitize
+from supervisor.model.decide import PhaseState
 
 _CHUNK_BYTES = 1 << 16
 
@@ -164,7 +164,7 @@ async def _follow(
 
 
 async def _follow_one(sprint: SprintDir, phase: str, attempt: Attempt, printer: _Printer) -> None:
-    from supervisor.watch import Watch
+    from supervisor.board.watch import Watch
 
     slot = sprint.slot(phase)
     watch = Watch()
@@ -186,15 +186,15 @@ async def _follow_one(sprint: SprintDir, phase: str, attempt: Attempt, printer: 
 
 
 def _is_dead(sprint: SprintDir, phase: str, n: int) -> bool:
-    from supervisor.liveness import Liveness
-    from supervisor.owner import liveness
+    from supervisor.board.owner import liveness
+    from supervisor.model.liveness import Liveness
 
     return liveness(sprint.slot(phase).attempt(n)) is Liveness.DEAD
 
 
 async def _next(sprint: SprintDir, phase: str, n: int) -> int:
     """The number of the attempt after `n`, once it is there; 0 if there will be none."""
-    from supervisor.watch import Watch
+    from supervisor.board.watch import Watch
 
     watch = Watch()
     try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from supervisor import place, turn
-from supervisor.decide import view
+from supervisor.artifacts.refusal import observe_checked
+from supervisor.board import place, turn
 from supervisor.errors import NotFoundError
-from supervisor.refusal import observe_checked
-from supervisor.views import next_document
+from supervisor.model.decide import view
+from supervisor.views.views import next_document
 
 
 def run(*, sprint_id: str | None, as_json: bool, agent: str | None, graph: str | None) -> int:
@@ -18,7 +18,7 @@ def run(*, sprint_id: str | None, as_json: bool, agent: str | None, graph: str |
     except NotFoundError:
         if sprint_id is not None:
             raise
-        from supervisor import config
+        from supervisor.config import config
 
         # None yet: what whoever claims it would begin with.
         phases = view(config.load_graph(here.top, graph=graph).graph, {})

@@ -7,11 +7,11 @@ import os
 import sys
 import time
 
-from supervisor import pause, place
-from supervisor.board import SprintDir
-from supervisor.decide import PhaseState
-from supervisor.observe import observe
-from supervisor.watch import Watch
+from supervisor.board import pause, place
+from supervisor.board.board import SprintDir
+from supervisor.board.observe import observe
+from supervisor.board.watch import Watch
+from supervisor.model.decide import PhaseState
 
 # A keeper that was stopped, or is still making its lane, answers when it can.
 _PATIENCE_S = 5.0

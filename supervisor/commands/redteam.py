@@ -7,12 +7,13 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from sandbox import host, tier
 from sandbox.errors import HostError
-from sandbox.feature import Features
-from sandbox.tier import Tier
+from sandbox.jail.feature import Features
+from sandbox.probe import host
+from sandbox.tiers import tier
+from sandbox.tiers.tier import Tier
 from supervisor.arena import Arena
-from supervisor.tail import sanitize
+from supervisor.board.tail import sanitize
 
 _NET = "net"
 _ACCESSES = ("read", "write", _NET)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import sys
 
-from sandbox import repository
-from supervisor import amended, clock, config, place, sprint
-from supervisor.amend import Amendment, amend
-from supervisor.board import SprintDir
+from sandbox.repository import repository
+from supervisor import clock
+from supervisor.artifacts import amended
+from supervisor.board import place
+from supervisor.board.board import SprintDir
+from supervisor.board.observe import SprintView, observe
 from supervisor.commands import restart as restarting
-from supervisor.decide import PhaseState, SprintState
+from supervisor.config import config
 from supervisor.errors import CompletedError
-from supervisor.observe import SprintView, observe
-from supervisor.planted import check_hooks_are_no_lanes
+from supervisor.fleet import sprint
+from supervisor.keeper.planted import check_hooks_are_no_lanes
+from supervisor.model.amend import Amendment, amend
+from supervisor.model.decide import PhaseState, SprintState
 
 
 def run(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-from supervisor import place, request
-from supervisor.attempt import Attempt, describe_holder
-from supervisor.board import SprintDir
-from supervisor.decide import PhaseState
+from supervisor.board import place, request
+from supervisor.board.attempt import Attempt, describe_holder
+from supervisor.board.board import SprintDir
+from supervisor.board.observe import observe
+from supervisor.board.reset import reset
 from supervisor.errors import BlockedError, HeldError
-from supervisor.observe import observe
-from supervisor.policy import Reset
-from supervisor.reset import reset
+from supervisor.model.decide import PhaseState
+from supervisor.model.policy import Reset
 
 _SPARE_S = 2.0
 

@@ -6,14 +6,19 @@ import sys
 
 import msgspec
 
-from sandbox import host, repository, tier
 from sandbox.errors import JailError, MountError
-from sandbox.feature import Features
-from supervisor import config, place, sprint, terminal
-from supervisor.enforcement import check_phase
-from supervisor.keeper import keep
-from supervisor.order import Order
-from supervisor.record import AttemptState, Outcome
+from sandbox.jail.feature import Features
+from sandbox.probe import host
+from sandbox.repository import repository
+from sandbox.tiers import tier
+from supervisor.board import place
+from supervisor.config import config
+from supervisor.fleet import sprint
+from supervisor.keeper import terminal
+from supervisor.keeper.enforcement import check_phase
+from supervisor.keeper.keeper import keep
+from supervisor.keeper.order import Order
+from supervisor.model.record import AttemptState, Outcome
 
 _OWN_FAILURE = 125  # env(1), docker-run(1)
 _TIMED_OUT = 124  # timeout(1)

@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import sys
 
-from sandbox.repository import Repository
-from supervisor import ack, clearance, lineage, place
-from supervisor.board import Board, SprintDir
-from supervisor.clearance import Clearance
+from sandbox.repository.repository import Repository
+from supervisor.artifacts.provenance import check_phases
+from supervisor.board import place
+from supervisor.board.board import Board, SprintDir
+from supervisor.board.observe import SprintView, observe
+from supervisor.board.tail import sanitize
 from supervisor.errors import BoardError, GateError
-from supervisor.graph import Graph
-from supervisor.observe import SprintView, observe
-from supervisor.provenance import check_phases
-from supervisor.record import Snapshot
-from supervisor.tail import sanitize
+from supervisor.model import clearance, lineage
+from supervisor.model.clearance import Clearance
+from supervisor.model.graph import Graph
+from supervisor.model.record import Snapshot
+from supervisor.upkeep import ack
 
 
 def run(*, branch: str | None, sprint_id: str | None, as_json: bool) -> int:
     """Raises GateError unless every gate has passed exactly the tree that would be shipped."""
-    from sandbox import repository
-    from sandbox.branch import advance
-    from sandbox.diff import diff
+    from sandbox.repository import repository
+    from sandbox.repository.branch import advance
+    from sandbox.repository.diff import diff
 
     here = place.find()
     board = here.board

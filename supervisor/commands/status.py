@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 
-from supervisor import place, room
-from supervisor.board import Board
-from supervisor.decide import SprintState
+from supervisor.artifacts.refusal import observe_checked
+from supervisor.board import place, room
+from supervisor.board.board import Board
+from supervisor.board.footing import footings
+from supervisor.board.observe import SprintView, observe
+from supervisor.board.pulse import pulses
 from supervisor.errors import BoardError, NotFoundError
-from supervisor.footing import footings
-from supervisor.observe import SprintView, observe
-from supervisor.pulse import pulses
-from supervisor.refusal import observe_checked
-from supervisor.views import status_document
+from supervisor.model.decide import SprintState
+from supervisor.views.views import status_document
 
 
 def run(*, sprint_id: str | None, as_json: bool, watch: bool, everything: bool) -> int:
@@ -51,7 +51,7 @@ def _show(board: Board, seen: list[SprintView], *, as_json: bool) -> None:
     if not seen:
         print("no sprint yet: begin one with `nanosup up`")
         return
-    from supervisor import console
+    from supervisor.views import console
 
     under = footings(board, seen)
     for sprint in seen:
@@ -82,8 +82,8 @@ def _observe(
 
 
 async def _watch(board: Board, sprint_id: str | None) -> None:
-    from supervisor.live import Live
-    from supervisor.watch import Watch
+    from supervisor.board.watch import Watch
+    from supervisor.views.live import Live
 
     sprint = place.choose(board, sprint_id)
     watch = Watch()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from supervisor import conductor, place
+from supervisor import conductor
+from supervisor.board import place
 
 
 def run(*, phase: str, sprint_id: str | None, force: bool, as_json: bool) -> int:

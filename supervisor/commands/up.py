@@ -11,26 +11,31 @@ from pathlib import Path
 
 import anyio
 
-from sandbox import host, repository, tier
-from sandbox.feature import Mechanism
-from sandbox.snapshot import dirty
-from supervisor import config, lineage, place, sprint
-from supervisor.board import Board, SprintDir
-from supervisor.config import Config
-from supervisor.convoy import Convoy
-from supervisor.decide import SprintState
-from supervisor.enforcement import enforced
+from sandbox.jail.feature import Mechanism
+from sandbox.probe import host
+from sandbox.repository import repository
+from sandbox.repository.snapshot import dirty
+from sandbox.tiers import tier
+from supervisor.artifacts.publish import publish_all
+from supervisor.artifacts.refusal import observe_checked
+from supervisor.board import place
+from supervisor.board.board import Board, SprintDir
+from supervisor.board.observe import observe
+from supervisor.config import config
+from supervisor.config.config import Config
+from supervisor.config.schema import Hooks
 from supervisor.errors import ConfigError, SupervisorError
-from supervisor.observe import observe
-from supervisor.plan import plan
-from supervisor.planted import check_hooks_are_no_lanes
-from supervisor.publish import publish_all
-from supervisor.refusal import observe_checked
-from supervisor.schema import Hooks
-from supervisor.show import Look
-from supervisor.stale import remove_stale
-from supervisor.sweep import sweep
-from supervisor.views import status_document
+from supervisor.fleet import sprint
+from supervisor.fleet.convoy import Convoy
+from supervisor.fleet.plan import plan
+from supervisor.fleet.show import Look
+from supervisor.keeper.enforcement import enforced
+from supervisor.keeper.planted import check_hooks_are_no_lanes
+from supervisor.model import lineage
+from supervisor.model.decide import SprintState
+from supervisor.upkeep.stale import remove_stale
+from supervisor.upkeep.sweep import sweep
+from supervisor.views.views import status_document
 
 _CODES = {SprintState.COMPLETED: 0, SprintState.BLOCKED: 16}
 

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from supervisor import clock, name, owner
-from supervisor.board import Board, SprintDir
-from supervisor.phase import Phase
-from supervisor.record import AttemptState, Outcome, Owner, Snapshot, Sprint
+from supervisor import clock
+from supervisor.board import owner
+from supervisor.board.board import Board, SprintDir
+from supervisor.model import name
+from supervisor.model.phase import Phase
+from supervisor.model.record import AttemptState, Outcome, Owner, Snapshot, Sprint
 
 SNAPSHOT = Snapshot(commit="c" * 40, tree="7" * 40, base_tree="7" * 40)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from board_stage import sprint_record
 
-from supervisor import amended, provenance
-from supervisor.board import Board, SprintDir
-from supervisor.key import Keyring
-from supervisor.record import Revision
+from supervisor.artifacts import amended, provenance
+from supervisor.artifacts.key import Keyring
+from supervisor.board.board import Board, SprintDir
+from supervisor.model.record import Revision
 
 
 @pytest.fixture

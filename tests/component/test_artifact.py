@@ -9,11 +9,11 @@ import pytest
 from board_stage import ended, leftovers, me, new_sprint, tree
 from msgspec.structs import replace
 
-from supervisor import artifact, audit, export
-from supervisor.artifact import Limit, collect, provide
-from supervisor.blob import BlobStore
+from supervisor.artifacts import artifact, audit, export
+from supervisor.artifacts.artifact import Limit, collect, provide
+from supervisor.board.blob import BlobStore
 from supervisor.errors import ArtifactError
-from supervisor.record import Input, Output
+from supervisor.model.record import Input, Output
 
 
 @pytest.fixture

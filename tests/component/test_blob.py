@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from board_stage import leftovers
 
-from supervisor.blob import BlobStore, MismatchError, TooLargeError
+from supervisor.board.blob import BlobStore, MismatchError, TooLargeError
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import msgspec
 import pytest
 from board_stage import ended, leftovers, me, new_sprint, sprint_record, tree
 
-from supervisor import disk
-from supervisor.board import Board
+from supervisor.board import disk
+from supervisor.board.board import Board
+from supervisor.board.owner import maker
 from supervisor.errors import BoardError, HeldError, NotFoundError
-from supervisor.name import Maker, tmp_name
-from supervisor.owner import maker
-from supervisor.phase import Phase
-from supervisor.sweep import sweep
+from supervisor.model.name import Maker, tmp_name
+from supervisor.model.phase import Phase
+from supervisor.upkeep.sweep import sweep
 
 
 def test_looking_at_a_board_that_is_not_there_makes_nothing(tmp_path: Path) -> None:

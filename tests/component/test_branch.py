@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import branch, reference, repository
 from sandbox.errors import GitError
+from sandbox.repository import branch, reference, repository
 from tests.gitbox import git, make_repository
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import cgroup
-from sandbox.cgroup import PREFIX, Hierarchy
 from sandbox.errors import HostError
+from sandbox.jail import cgroup
+from sandbox.jail.cgroup import PREFIX, Hierarchy
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ import pytest
 from board_stage import ended, leftovers, me, sprint_record
 
 from sandbox.syscalls import prctl
-from supervisor import owner
-from supervisor.board import Board, SprintDir
-from supervisor.liveness import Liveness
-from supervisor.record import AttemptState
-from supervisor.sweep import sweep
+from supervisor.board import owner
+from supervisor.board.board import Board, SprintDir
+from supervisor.model.liveness import Liveness
+from supervisor.model.record import AttemptState
+from supervisor.upkeep.sweep import sweep
 
 STRACE = shutil.which("strace")
 PR_SET_PTRACER = 0x59616D61  # linux/prctl.h; Yama allows a parent's sibling only by this

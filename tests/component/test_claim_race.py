@@ -12,9 +12,9 @@ import pytest
 from board_stage import Child, ended, leftovers, me, new_sprint
 
 import sandbox.syscalls
-from supervisor.board import Board
+from supervisor.board.board import Board
 from supervisor.errors import FencedError, HeldError
-from supervisor.record import AttemptState
+from supervisor.model.record import AttemptState
 
 CONTEXT = multiprocessing.get_context("fork")
 

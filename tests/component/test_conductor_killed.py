@@ -11,14 +11,15 @@ import pytest
 from board_stage import Child, ended, sprint_record
 from test_claim_killed import STRACE, at_each_call
 
-from supervisor import conductor, turn
-from supervisor.board import Board, SprintDir
-from supervisor.decide import PhaseState
+from supervisor import conductor
+from supervisor.board import turn
+from supervisor.board.board import Board, SprintDir
+from supervisor.board.observe import observe
 from supervisor.errors import HeldError
-from supervisor.observe import observe
-from supervisor.phase import Access, Phase
-from supervisor.record import AttemptState
-from supervisor.token import Token, mint
+from supervisor.model.decide import PhaseState
+from supervisor.model.phase import Access, Phase
+from supervisor.model.record import AttemptState
+from supervisor.model.token import Token, mint
 
 pytestmark = pytest.mark.skipif(STRACE is None, reason="strace is not installed")
 
@@ -89,7 +90,7 @@ def test_a_turn_for_a_claim_that_another_made_is_nobodys(board: Board, sprint: S
     token = mint(sprint.id, "build", 1, os.urandom(20))
 
     def take_and_die() -> None:
-        from supervisor.owner import this_process
+        from supervisor.board.owner import this_process
 
         lease = this_process().lease("victim", "", 3600, token.digest)
         turn.take(board, conductor._for_turn(lease, token))

@@ -23,10 +23,10 @@ from sandbox.syscalls import (
     mount,
     unshare,
 )
-from supervisor import owner
-from supervisor.board import Board
+from supervisor.board import owner
+from supervisor.board.board import Board
 from supervisor.errors import BoardError
-from supervisor.record import AttemptState
+from supervisor.model.record import AttemptState
 
 SKIP = "SKIP"
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import domain, syscalls
-from sandbox.landlock import ABI_MINIMUM, writes_only_below
+from sandbox import syscalls
+from sandbox.jail import domain
+from sandbox.jail.landlock import ABI_MINIMUM, writes_only_below
 
 ABI = syscalls.landlock_abi()
 pytestmark = pytest.mark.skipif(ABI < ABI_MINIMUM, reason="landlock here is older than ABI 2")

@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.elf import FAILED, MACHINES, REPORT, Call, Constant, Exec, Put, Slot, Step, program
+from sandbox.jail.elf import (
+    FAILED,
+    MACHINES,
+    REPORT,
+    Call,
+    Constant,
+    Exec,
+    Put,
+    Slot,
+    Step,
+    program,
+)
 
 MACHINE = platform.machine()
 pytestmark = pytest.mark.skipif(MACHINE not in MACHINES, reason=f"no encodings for {MACHINE}")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from sandbox.checkout import Checkouts
-from sandbox.repository import find
-from supervisor import eviction
-from supervisor.board import Board
-from supervisor.lodging import rooms, rooms_path
+from sandbox.repository.repository import find
+from sandbox.tiers.checkout import Checkouts
+from supervisor.board.board import Board
+from supervisor.keeper.lodging import rooms, rooms_path
+from supervisor.upkeep import eviction
 from tests.component.board_stage import sprint_record
 from tests.gitbox import make_repository, write
 

@@ -12,11 +12,11 @@ import pytest
 from board_stage import ended, leftovers, me, new_sprint
 
 import sandbox.syscalls
-from supervisor import turn
-from supervisor.board import Board, SprintDir
+from supervisor.board import turn
+from supervisor.board.board import Board, SprintDir
+from supervisor.board.slot import Slot
 from supervisor.errors import FencedError, HeldError
-from supervisor.record import AttemptState
-from supervisor.slot import Slot
+from supervisor.model.record import AttemptState
 
 
 @pytest.fixture

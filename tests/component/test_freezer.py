@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import census, freezer
-from sandbox.freezer import Freezer, Means
+from sandbox.jail import census, freezer
+from sandbox.jail.freezer import Freezer, Means
 
 
 @pytest.fixture

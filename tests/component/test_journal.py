@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from supervisor.board.journal import RECORD_LIMIT_BYTES, Journal
 from supervisor.errors import BoardError, NotFoundError
-from supervisor.journal import RECORD_LIMIT_BYTES, Journal
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@ import msgspec
 import pytest
 from board_stage import ended, leftovers, sprint_record, tree
 
-from supervisor import beat, conductor, owner
-from supervisor.attempt import Attempt
-from supervisor.board import Board, SprintDir
+from supervisor import conductor
+from supervisor.board import beat, owner
+from supervisor.board.attempt import Attempt
+from supervisor.board.board import Board, SprintDir
 from supervisor.errors import FencedError, HeldError, NotFoundError, TokenError
-from supervisor.liveness import Liveness
-from supervisor.phase import Phase
-from supervisor.token import Token
+from supervisor.model.liveness import Liveness
+from supervisor.model.phase import Phase
+from supervisor.model.token import Token
 
 
 @pytest.fixture

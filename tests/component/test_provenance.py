@@ -20,13 +20,13 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
 
-from supervisor import provenance
-from supervisor.artifact import collect
-from supervisor.attempt import Attempt
-from supervisor.board import Board, SprintDir
+from supervisor.artifacts import provenance
+from supervisor.artifacts.artifact import collect
+from supervisor.artifacts.key import Keyring
+from supervisor.board.attempt import Attempt
+from supervisor.board.board import Board, SprintDir
 from supervisor.errors import BoardError, FencedError
-from supervisor.key import Keyring
-from supervisor.record import AttemptState, Input, Snapshot
+from supervisor.model.record import AttemptState, Input, Snapshot
 
 SEALED = Snapshot(commit="5" * 40, tree="e" * 40, base_tree="7" * 40, layers=("l1",), height=1)
 

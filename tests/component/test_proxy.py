@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.allowlist import Address, Allowlist
-from sandbox.proxy import Forward, Proxy
+from sandbox.net.allowlist import Address, Allowlist
+from sandbox.net.proxy import Forward, Proxy
 
 TIMEOUT_S = 10.0
 _BODY = re.compile(rb"x: body of ([0-9]+)")

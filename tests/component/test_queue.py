@@ -11,13 +11,13 @@ import pytest
 from board_stage import Child, leftovers, me
 from test_claim_killed import STRACE, at_each_call
 
-from supervisor import turn
-from supervisor.attempt import Attempt
-from supervisor.board import Board
+from supervisor.board import turn
+from supervisor.board.attempt import Attempt
+from supervisor.board.board import Board
+from supervisor.board.queue import Queue
 from supervisor.errors import HeldError
-from supervisor.queue import Queue
-from supervisor.record import AttemptState
-from supervisor.sweep import sweep
+from supervisor.model.record import AttemptState
+from supervisor.upkeep.sweep import sweep
 
 CONTEXT = multiprocessing.get_context("fork")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.refresh import Refresh
+from supervisor.keeper.refresh import Refresh
 
 PATH = ".agent/auth.json"
 OLD, NEW = '{"token": "old"}', '{"token": "new"}'

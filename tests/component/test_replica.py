@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import replica
-from sandbox.checkout import EPOCH_NS, Checkouts
-from sandbox.repository import find
+from sandbox.repository.repository import find
+from sandbox.tiers import replica
+from sandbox.tiers.checkout import EPOCH_NS, Checkouts
 from tests.gitbox import make_repository, opaque, whiteout, write
 
 FILES: dict[str, str | bytes] = {

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from board_stage import sprint_record
 
-from supervisor.board import Board, SprintDir
+from supervisor.board.board import Board, SprintDir
+from supervisor.board.reset import reset, resets
 from supervisor.errors import BoardError, ConfigError, NotFoundError
-from supervisor.phase import Agent
-from supervisor.policy import Reset
-from supervisor.reset import reset, resets
+from supervisor.model.phase import Agent
+from supervisor.model.policy import Reset
 
 
 def make_sprint(state: Path) -> SprintDir:

@@ -7,12 +7,12 @@ import msgspec
 import pytest
 from board_stage import Child, ended, leftovers, me, new_sprint, tree
 
-from supervisor import beat, owner, slot
-from supervisor.attempt import SlotState, slot_state
+from supervisor.board import beat, owner, slot
+from supervisor.board.attempt import SlotState, slot_state
+from supervisor.board.slot import Slot
 from supervisor.errors import BoardError, FencedError, HeldError, NotFoundError
-from supervisor.liveness import Liveness
-from supervisor.record import AttemptState, Output
-from supervisor.slot import Slot
+from supervisor.model.liveness import Liveness
+from supervisor.model.record import AttemptState, Output
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from supervisor import name, owner
-from supervisor.attempt import Attempt
+from supervisor.board import owner
+from supervisor.board.attempt import Attempt
+from supervisor.board.slot import Slot
 from supervisor.errors import FencedError, HeldError, NotFoundError
-from supervisor.record import AttemptState
-from supervisor.slot import Slot
+from supervisor.model import name
+from supervisor.model.record import AttemptState
 
 ENDS = st.sampled_from([state for state in AttemptState if state is not AttemptState.RUNNING])
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sandbox.errors import JailError
-from sandbox.survey import survey
-from sandbox.view import Ground, Secret
+from sandbox.jail.survey import survey
+from sandbox.jail.view import Ground, Secret
 
 
 def look(home: Path, *home_read: str, target: Path | None = None, uid: int = 65520) -> Ground:

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from board_stage import Child, ended, leftovers, me
 
-from supervisor import owner
-from supervisor.board import Board
+from supervisor.board import owner
+from supervisor.board.board import Board
 from supervisor.errors import FencedError, HeldError
-from supervisor.liveness import Liveness
-from supervisor.record import AttemptState
-from supervisor.sweep import sweep
+from supervisor.model.liveness import Liveness
+from supervisor.model.record import AttemptState
+from supervisor.upkeep.sweep import sweep
 
 WRITERS = 6
 

@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from supervisor import name, owner, turn
-from supervisor.attempt import Attempt
-from supervisor.board import Board
+from supervisor.board import owner, turn
+from supervisor.board.attempt import Attempt
+from supervisor.board.board import Board
 from supervisor.errors import HeldError
-from supervisor.record import AttemptState
+from supervisor.model import name
+from supervisor.model.record import AttemptState
 
 
 class TurnMachine(RuleBasedStateMachine):

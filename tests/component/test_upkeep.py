@@ -12,13 +12,13 @@ from msgspec.structs import replace
 from test_claim_killed import Traced
 from test_disk_full import fill, on_small_disk, refused
 
-from supervisor import ack, quarantine, removal
-from supervisor.artifact import collect
-from supervisor.board import Board, SprintDir
+from supervisor.artifacts.artifact import collect
+from supervisor.board.board import Board, SprintDir
 from supervisor.errors import HeldError
-from supervisor.record import AttemptState, Snapshot
-from supervisor.sweep import sweep
-from supervisor.upkeep import Report, Upkeep
+from supervisor.model.record import AttemptState, Snapshot
+from supervisor.upkeep import ack, quarantine, removal
+from supervisor.upkeep.sweep import sweep
+from supervisor.upkeep.upkeep import Report, Upkeep
 
 
 class Stage:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from sandbox.census import Process
-from supervisor import vigil
-from supervisor.ending import Cause
-from supervisor.phase import Phase
-from supervisor.vigil import Vigil
+from sandbox.jail.census import Process
+from supervisor.keeper import vigil
+from supervisor.keeper.vigil import Vigil
+from supervisor.model.ending import Cause
+from supervisor.model.phase import Phase
 
 
 class Deaf:

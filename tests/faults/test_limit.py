@@ -20,7 +20,8 @@ def template_of(scenario: Scenario, up: int) -> int:
     (pid,) = (
         pid
         for pid in scenario.processes()
-        if b"supervisor.template" in Path(f"/proc/{pid}/cmdline").read_bytes() and parent(pid) == up
+        if b"supervisor.fleet.template" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        and parent(pid) == up
     )
     return pid
 

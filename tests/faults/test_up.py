@@ -159,7 +159,7 @@ def test_template_that_dies_is_replaced(make: Make, fault: signal.Signals) -> No
     scenario.await_entry("waits", "p")
     (template,) = (
         pid for pid in scenario.processes()
-        if b"supervisor.template" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"supervisor.fleet.template" in Path(f"/proc/{pid}/cmdline").read_bytes()
         and Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1] == str(up.pid)
     )  # fmt: skip
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandbox import host
 from sandbox.errors import HostError
-from sandbox.feature import Features
+from sandbox.jail.feature import Features
+from sandbox.probe import host
 from tests.keep import Who, dwelling
 from tests.ordinary import ordinary_user, why_not
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from mounting import enter_private_namespace
 
-from sandbox import gitdir, index, repository
-from sandbox.spec import MountSpec
+from sandbox.repository import gitdir, index, repository
 from sandbox.syscalls import MNT_DETACH, MS_BIND, mount, umount2
-from supervisor.mount import Server
+from sandbox.union.spec import MountSpec
+from supervisor.keeper.mount import Server
 from tests.gitbox import ENV
 
 EPOCH_NS = 1_600_000_000 * 10**9

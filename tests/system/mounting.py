@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.spec import MountSpec
 from sandbox.syscalls import CLONE_NEWNS, MNT_DETACH, MS_REC, MS_SLAVE, mount, umount2, unshare
+from sandbox.union.spec import MountSpec
 
 EPOCH_S = 1_600_000_000
 EPOCH_NS = EPOCH_S * 1_000_000_000
@@ -51,7 +51,7 @@ class Served:
 
 def serving(spec: MountSpec) -> Served:
     """Forks a server and waits until it is ready."""
-    from sandbox.server import serve
+    from sandbox.mount.server import serve
 
     ready, ready_write = os.pipe()
     pid = os.fork()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from gitbox import git, make_repository, write
 
-from sandbox import repository
-from sandbox.diff import Change, diff
 from sandbox.errors import GitError
+from sandbox.repository import repository
+from sandbox.repository.diff import Change, diff
 
 
 def test_a_difference_lists_files_and_applies_as_a_patch(tmp_path: Path) -> None:

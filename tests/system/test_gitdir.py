@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from gitbox import ENV, fingerprint, git, git_bytes, make_layer, make_repository, write
 
-from sandbox import gitdir, index, repository
 from sandbox.errors import GitError
-from sandbox.repository import Repository
-from sandbox.seal import seal
+from sandbox.repository import gitdir, index, repository
+from sandbox.repository.repository import Repository
+from sandbox.repository.seal import seal
 
 EPOCH_S = 1_000_000_000
 FILES: dict[str, str | bytes] = {

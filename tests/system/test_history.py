@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from gitbox import fingerprint, git, git_bytes, make_layer, make_repository, write
 
-from sandbox import gitdir, index, repository
-from sandbox.repository import Repository
-from sandbox.seal import Sealed, seal
+from sandbox.repository import gitdir, index, repository
+from sandbox.repository.repository import Repository
+from sandbox.repository.seal import Sealed, seal
 
 
 class Lane:
@@ -379,7 +379,7 @@ def test_a_damaged_or_crafted_git_directory_costs_the_history_and_not_the_work(
 
 
 def test_too_much_history_is_refused(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandbox.history._COMMITS_LIMIT", 3)
+    monkeypatch.setattr("sandbox.repository.history._COMMITS_LIMIT", 3)
     for number in range(5):
         write(lane.view / "n", f"{number}\n")
         lane.commit()

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import host, namespace, syscalls
+from sandbox import syscalls
 from sandbox.errors import HostError
-from sandbox.feature import Features, Mechanism, Row
-from sandbox.seccomp import assemble
+from sandbox.jail import namespace
+from sandbox.jail.feature import Features, Mechanism, Row
+from sandbox.jail.seccomp import assemble
+from sandbox.probe import host
 from tests.keep import Keeper, Who, dwelling, keep
 from tests.ordinary import ordinary_user, why_not
 
@@ -187,7 +189,7 @@ def test_a_filter_that_forbids_namespaces_is_noticed(enforced: Features) -> None
     os.write(program, assemble(os.uname().machine))
     os.lseek(program, 0, os.SEEK_SET)
     script = """
-from sandbox import host
+from sandbox.probe import host
 for row in host.probe().rows:
     if row.needed and not row.ok:
         print(row.mechanism, row.detail, row.fix, sep="|")

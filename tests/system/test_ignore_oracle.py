@@ -10,9 +10,9 @@ from gitbox import ENV, git, git_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox import gitattribute, ignore
-from sandbox.gitattribute import Attributes
-from sandbox.ignore import Scope
+from sandbox.git import gitattribute, ignore
+from sandbox.git.gitattribute import Attributes
+from sandbox.git.ignore import Scope
 
 _ATOMS = st.sampled_from(
     [

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.census import Process
-from sandbox.child import Child
-from sandbox.end import Cause, Exited, Signaled, Unstarted
 from sandbox.errors import JailError
-from sandbox.feature import Features
-from sandbox.jail import Bind
-from sandbox.seccomp import RULES, number_of
+from sandbox.jail.census import Process
+from sandbox.jail.child import Child
+from sandbox.jail.end import Cause, Exited, Signaled, Unstarted
+from sandbox.jail.feature import Features
+from sandbox.jail.jail import Bind
+from sandbox.jail.seccomp import RULES, number_of
 from tests.keep import Keeper, Who, become, dwelling, keep, keeper
 from tests.system.jailing import features as features
 from tests.system.jailing import who as who

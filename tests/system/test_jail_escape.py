@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.end import Exited, Signaled
-from sandbox.feature import Features
+from sandbox.jail.end import Exited, Signaled
+from sandbox.jail.feature import Features
 from tests.keep import Keeper, Who, keep
 from tests.system.jailing import features as features
 from tests.system.jailing import who as who

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from sandbox import entry
-from sandbox.end import Exited
-from sandbox.feature import Features
+from sandbox.jail import entry
+from sandbox.jail.end import Exited
+from sandbox.jail.feature import Features
 from tests.keep import Keeper, Who, keep
 from tests.system.jailing import features as features
 from tests.system.jailing import who as who

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from sandbox.allowlist import Allowlist
-from sandbox.egress import Egress
-from sandbox.end import Exited
-from sandbox.feature import Features
+from sandbox.jail.end import Exited
+from sandbox.jail.feature import Features
+from sandbox.net.allowlist import Allowlist
+from sandbox.net.egress import Egress
 from tests.keep import Keeper, Who, keep
 from tests.system.jailing import features as features
 from tests.system.jailing import who as who

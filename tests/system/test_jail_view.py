@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.end import Exited
-from sandbox.exposure import SECRETS
-from sandbox.feature import Features
+from sandbox.jail.end import Exited
+from sandbox.jail.exposure import SECRETS
+from sandbox.jail.feature import Features
 from tests.keep import Keeper, Who, keep
 from tests.system.jailing import features as features
 from tests.system.jailing import who as who

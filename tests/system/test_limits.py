@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import cgroup
+from sandbox.jail import cgroup
 from tests.fleetbox import Fleet
 
 TOML = """

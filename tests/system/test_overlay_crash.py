@@ -15,7 +15,7 @@ import pytest
 from mounting import enter_private_namespace, kernel_overlay, served, serving, staged, stop
 from view import assert_same, tree
 
-from sandbox.census import children, look_at
+from sandbox.jail.census import children, look_at
 from sandbox.syscalls import RENAME_EXCHANGE, renameat2
 
 _FILES = 60

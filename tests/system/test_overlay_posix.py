@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from mounting import EPOCH_NS, Served, Stage, enter_private_namespace, served, staged, stop
 
-from sandbox.spec import MountSpec
 from sandbox.syscalls import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate
+from sandbox.union.spec import MountSpec
 
 
 @pytest.fixture

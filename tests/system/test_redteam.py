@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sandbox import host
-from sandbox.tier import Tier, lacking
+from sandbox.probe import host
+from sandbox.tiers.tier import Tier, lacking
 from tests.fleetbox import NANOSUP
 from tests.ordinary import ordinary_user, why_not
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from gitbox import ENV, git, make_repository, write
 
-from sandbox import repository
 from sandbox.errors import GitError
+from sandbox.repository import repository
 
 
 @pytest.fixture

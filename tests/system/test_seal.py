@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from gitbox import fingerprint, git, git_bytes, make_repository, opaque, whiteout, write
 
-from sandbox import repository
 from sandbox.errors import GitError
-from sandbox.repository import Repository
-from sandbox.seal import Sealed, publish, seal
+from sandbox.repository import repository
+from sandbox.repository.repository import Repository
+from sandbox.repository.seal import Sealed, publish, seal
 
 AUTHOR = "Agent <agent@example.org>"
 
@@ -253,7 +253,7 @@ def test_notes_carry_no_control_characters(repo: Repository, layer: Path) -> Non
 def test_large_files_are_streamed(
     repo: Repository, host: Path, layer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandbox.fold._WHOLE_LIMIT_BYTES", 1000)
+    monkeypatch.setattr("sandbox.repository.fold._WHOLE_LIMIT_BYTES", 1000)
     write(layer / "big", b"0123456789" * 500)
     write(layer / "same", b"0123456789" * 500)
     result = sealed(repo, layer)
@@ -333,7 +333,7 @@ def test_publishing_is_idempotent_and_refuses_surprises(
 def test_a_seal_of_a_recorded_working_tree_is_whole_on_the_host(
     host: Path, layer: Path, tmp_path: Path
 ) -> None:
-    from sandbox.snapshot import snapshot
+    from sandbox.repository.snapshot import snapshot
 
     write(host / "dirty/file", "d\n")
     repo = repository.find(host)

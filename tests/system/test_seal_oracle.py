@@ -14,9 +14,9 @@ from gitbox import ENV, git, git_bytes, make_layer, make_repository, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox import repository
-from sandbox.seal import fold_again, seal
-from sandbox.snapshot import dirty, snapshot
+from sandbox.repository import repository
+from sandbox.repository.seal import fold_again, seal
+from sandbox.repository.snapshot import dirty, snapshot
 
 _NAMES = st.sampled_from(["a", "b", "B", "d", "e", "x.o", "build", "é", "-n", "sp ace", "a.b"])
 _PATHS = st.lists(_NAMES, min_size=1, max_size=3).map("/".join)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from mounting import Stage, enter_private_namespace, git, served
 
-from sandbox import index
-from sandbox.repository import find
-from sandbox.seal import seal
-from sandbox.spec import MountSpec
+from sandbox.repository import index
+from sandbox.repository.repository import find
+from sandbox.repository.seal import seal
+from sandbox.union.spec import MountSpec
 
 EPOCH_NS = 1_600_000_000_000_000_000
 

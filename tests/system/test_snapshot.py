@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from gitbox import fingerprint, git, git_bytes, make_repository, write
 
-from sandbox import repository
 from sandbox.errors import GitError
-from sandbox.snapshot import dirty, snapshot
+from sandbox.repository import repository
+from sandbox.repository.snapshot import dirty, snapshot
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from typing import Any
 import psutil
 import pytest
 
-from sandbox import host
-from sandbox.tier import Tier, lacking
+from sandbox.probe import host
+from sandbox.tiers.tier import Tier, lacking
 from tests.fleetbox import NANOSUP, Fleet, agent, phase
 from tests.gitbox import git
 from tests.ordinary import OrdinaryUser, ordinary_user, why_not
@@ -225,7 +225,8 @@ def test_a_sprint_is_the_same_for_an_ordinary_user(other_tier: str, rooms: Path)
 
 NO_NAMESPACES = """
 import os, sys
-from sandbox import seccomp, syscalls
+from sandbox import syscalls
+from sandbox.jail import seccomp
 syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
 syscalls.seccomp_filter(seccomp.assemble(os.uname().machine))
 os.execv(sys.argv[1], sys.argv[1:])

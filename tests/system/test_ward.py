@@ -13,11 +13,13 @@ from typing import TypeVar
 
 import pytest
 
-from sandbox import host, namespace, ward
-from sandbox.confinement import SYSTEM, Confinement
-from sandbox.end import Cause, End, Exited, Signaled, Unstarted
-from sandbox.feature import Features
-from sandbox.tier import Tier, lacking
+from sandbox.jail import namespace
+from sandbox.jail.end import Cause, End, Exited, Signaled, Unstarted
+from sandbox.jail.feature import Features
+from sandbox.probe import host
+from sandbox.tiers import ward
+from sandbox.tiers.confinement import SYSTEM, Confinement
+from sandbox.tiers.tier import Tier, lacking
 from tests.keep import Who, become
 from tests.system.jailing import who as who
 

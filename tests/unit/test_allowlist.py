@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from sandbox.allowlist import Allowlist, AllowlistError, Refused, normal, parse
+from sandbox.net.allowlist import Allowlist, AllowlistError, Refused, normal, parse
 
 
 def admits(listed: tuple[str, ...], host: str, port: int = 443) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from supervisor.amend import Amendment, Change, Kind, amend
 from supervisor.errors import ConfigError
-from supervisor.phase import Access, Agent, Phase
-from supervisor.record import Snapshot, Sprint
+from supervisor.model.amend import Amendment, Change, Kind, amend
+from supervisor.model.phase import Access, Agent, Phase
+from supervisor.model.record import Snapshot, Sprint
 
 PLAN = Phase(name="plan", agents=("a",))
 BUILD = Phase(name="build", depends_on=("plan",), access=Access.WRITE, agents=("a",))

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from supervisor.ack import Ack
-from supervisor.beat import Beat
-from supervisor.record import (
+from supervisor.board.beat import Beat
+from supervisor.board.reset import ResetRecord
+from supervisor.model.record import (
     AttemptState,
     Exit,
     Input,
@@ -21,8 +21,8 @@ from supervisor.record import (
     Snapshot,
     Sprint,
 )
-from supervisor.reset import ResetRecord
-from supervisor.standstill import PauseRecord
+from supervisor.model.standstill import PauseRecord
+from supervisor.upkeep.ack import Ack
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "board.md").read_text()
 

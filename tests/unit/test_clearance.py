@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.clearance import Clearance, clear
-from supervisor.decide import AttemptView, view
-from supervisor.graph import Graph
-from supervisor.phase import Access, Phase
-from supervisor.policy import Reset
-from supervisor.record import AttemptState, Outcome, Owner, Snapshot, Sprint, Verdict
+from supervisor.model.clearance import Clearance, clear
+from supervisor.model.decide import AttemptView, view
+from supervisor.model.graph import Graph
+from supervisor.model.phase import Access, Phase
+from supervisor.model.policy import Reset
+from supervisor.model.record import AttemptState, Outcome, Owner, Snapshot, Sprint, Verdict
 
 BASE = Snapshot(commit="c0", tree="t0", base_tree="t0")
 

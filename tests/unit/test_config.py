@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import load, load_graph
+from supervisor.config.config import load, load_graph
 from supervisor.errors import ConfigError
-from supervisor.phase import Access, OnFail
+from supervisor.model.phase import Access, OnFail
 
 AGENT = '[agents.a]\ncommand = ["true"]\n'
 

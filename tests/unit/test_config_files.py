@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import build, preset
-from supervisor.graph import default_phases
-from supervisor.resource import configs, presets, prompts
+from supervisor.config.config import build, preset
+from supervisor.config.resource import configs, presets, prompts
+from supervisor.model.graph import default_phases
 
 FLEETS = sorted((configs() / "fleets").glob("*.toml"))
 PLACEHOLDERS = {"{prompt}", "{prompt_file}", "{phase}", "{outputs}"}

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from supervisor.contract import Inspector
-from supervisor.gate import shipped
-from supervisor.phase import Phase
-from supervisor.record import Verdict
+from supervisor.config.gate import shipped
+from supervisor.model.contract import Inspector
+from supervisor.model.phase import Phase
+from supervisor.model.record import Verdict
 
 
 def inspector(name: str = "review", *, gate: bool = True, **schemas: Any) -> Inspector:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.decide import (
+from supervisor.model.decide import (
     AttemptView,
     Bury,
     Decision,
@@ -16,9 +16,9 @@ from supervisor.decide import (
     sprint_state,
     view,
 )
-from supervisor.graph import Graph, default_phases
-from supervisor.phase import Access, Phase
-from supervisor.record import AttemptState, Outcome, Owner
+from supervisor.model.graph import Graph, default_phases
+from supervisor.model.phase import Access, Phase
+from supervisor.model.record import AttemptState, Outcome, Owner
 
 S = AttemptState
 GRAPH = Graph(default_phases(["a"], {}))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.end import Cause, End, Exited, Signaled, Unstarted, exit_code_of, read_end
+from sandbox.jail.end import Cause, End, Exited, Signaled, Unstarted, exit_code_of, read_end
 
 EXIT_3 = 3 << 8
 EXIT_143 = 143 << 8

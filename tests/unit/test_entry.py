@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from sandbox import elf
-from sandbox.entry import Entry, Failure, entry_of, has_begun, read_report, writable
-from sandbox.feature import Features
-from sandbox.jail import Bind, JailSpec, Mask
+from sandbox.jail import elf
+from sandbox.jail.entry import Entry, Failure, entry_of, has_begun, read_report, writable
+from sandbox.jail.feature import Features
+from sandbox.jail.jail import Bind, JailSpec, Mask
 
 HOST = Features(bwrap="/usr/bin/bwrap", seccomp=True, landlock_abi=7)
 PLAIN = JailSpec(argv=("cmd",), cwd="/", uid=1000, gid=1000, env={"PATH": "/one:/two::/one"})

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import envelope
-from supervisor.envelope import EnvelopeError
+from supervisor.artifacts import envelope
+from supervisor.artifacts.envelope import EnvelopeError
 
 
 def sign(data: bytes) -> bytes:

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.autoload import autoload_reason
-from sandbox.conversion import EncodingFailure, LineEnd, Plan, plan, to_git
-from sandbox.gitname import Refusal, refusal
-from sandbox.gitobject import (
+from sandbox.git.conversion import EncodingFailure, LineEnd, Plan, plan, to_git
+from sandbox.git.gitname import Refusal, refusal
+from sandbox.git.gitobject import (
     FormatError,
     Kind,
     Tree,
@@ -22,9 +21,10 @@ from sandbox.gitobject import (
     name_object,
     parse_tree,
 )
-from sandbox.indexfile import Builder, CachedTree, parse
-from sandbox.note import Notes, shown
-from sandbox.wildmatch import compile_glob
+from sandbox.git.indexfile import Builder, CachedTree, parse
+from sandbox.git.wildmatch import compile_glob
+from sandbox.repository.autoload import autoload_reason
+from sandbox.repository.note import Notes, shown
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.errors import ConfigError
-from supervisor.graph import Graph, default_phases
-from supervisor.phase import Access, Phase
+from supervisor.model.graph import Graph, default_phases
+from supervisor.model.phase import Access, Phase
 
 
 def phase(name: str, *depends_on: str, access: Access = Access.READ) -> Phase:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.httphead import HeadError, Request, parse
+from sandbox.net.httphead import HeadError, Request, parse
 
 
 def test_a_tunnel_is_asked_for_by_host_and_port() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import ijson
+from supervisor.model import ijson
 
 VALUES = st.recursive(
     st.none()

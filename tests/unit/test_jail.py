@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from sandbox.errors import JailError
-from sandbox.feature import Features
-from sandbox.jail import (
+from sandbox.jail.feature import Features
+from sandbox.jail.jail import (
     FIRST_FILE_FD,
     Bind,
     File,

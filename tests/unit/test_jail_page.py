@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import exposure
-from sandbox.seccomp import RULES
+from sandbox.jail import exposure
+from sandbox.jail.seccomp import RULES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/jail.md").read_text()
 

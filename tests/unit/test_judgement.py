@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.census import Process
-from sandbox.end import End, Exited, Signaled
-from supervisor.ending import Cause, Ending, Result
-from supervisor.judgement import exit_of, judge
-from supervisor.phase import Access, Phase
-from supervisor.record import AttemptState, Exit
+from sandbox.jail.census import Process
+from sandbox.jail.end import End, Exited, Signaled
+from supervisor.model.ending import Cause, Ending, Result
+from supervisor.model.judgement import exit_of, judge
+from supervisor.model.phase import Access, Phase
+from supervisor.model.record import AttemptState, Exit
 
 S = AttemptState
 READ = Phase(name="p", timeout_s=5, stall_s=6)

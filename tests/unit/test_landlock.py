@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from sandbox.landlock import (
+from sandbox.jail.landlock import (
     FILE_RIGHTS,
     READS,
     Domain,

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from sandbox.limit import DEFAULT_PROCESSES, Limits, Means, bytes_of, plan, unmet
+from sandbox.jail.limit import DEFAULT_PROCESSES, Limits, Means, bytes_of, plan, unmet
 
 SECOND = Means(version=2, controllers=frozenset(("memory", "pids", "cpu")), own_processes=True)
 FIRST = Means(version=1, controllers=frozenset(("memory", "pids", "cpu")), own_processes=True)

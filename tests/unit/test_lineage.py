@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from supervisor.decide import AttemptView, view
-from supervisor.graph import Graph
-from supervisor.lineage import inputs_for, layer_id, sealed, snapshot_for
-from supervisor.phase import Access, Carry, Phase
-from supervisor.record import AttemptState, Outcome, Output, Owner, Snapshot, Sprint
+from supervisor.model.decide import AttemptView, view
+from supervisor.model.graph import Graph
+from supervisor.model.lineage import inputs_for, layer_id, sealed, snapshot_for
+from supervisor.model.phase import Access, Carry, Phase
+from supervisor.model.record import AttemptState, Outcome, Output, Owner, Snapshot, Sprint
 
 BASE = Snapshot(commit="c0", tree="t0", base_tree="t0", epoch_ns=1)
 GRAPH = Graph(

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.liveness import Identity, Liveness, Seen, Sight, can_see, judge
-from supervisor.owner import parse_stat
-from supervisor.record import Owner
+from supervisor.board.owner import parse_stat
+from supervisor.model.liveness import Identity, Liveness, Seen, Sight, can_see, judge
+from supervisor.model.record import Owner
 
 HERE = Identity(host="mill", user="ann", boot_id="boot-1", pid_ns=4026531836, pid=10, start_ticks=5)
 RUNNING = Seen(Sight.RUNNING, 77)

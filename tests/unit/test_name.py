@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import name
-from supervisor.name import Maker
+from supervisor.model import name
+from supervisor.model.name import Maker
 
 
 def test_sprint_ids_sort_in_the_order_of_their_times() -> None:

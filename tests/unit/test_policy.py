@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.phase import Phase
-from supervisor.policy import GiveUp, Past, Reset, Try, after, backoff_s
-from supervisor.record import AttemptState, Trouble
+from supervisor.model.phase import Phase
+from supervisor.model.policy import GiveUp, Past, Reset, Try, after, backoff_s
+from supervisor.model.record import AttemptState, Trouble
 
 S = AttemptState
 TWO = Phase(name="x", agents=("a", "b"), restarts=1)

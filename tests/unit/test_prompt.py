@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from supervisor.phase import Access, Phase
-from supervisor.prompt import compose, fill
-from supervisor.record import Input
-from supervisor.tail import sanitize
+from supervisor.board.tail import sanitize
+from supervisor.model.phase import Access, Phase
+from supervisor.model.prompt import compose, fill
+from supervisor.model.record import Input
 
 
 def test_placeholders_are_filled_once_and_other_braces_left_alone() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.quota import Quota
+from supervisor.model.quota import Quota
 
 
 def test_lanes_of_the_others_count_and_those_given_up_wake_them() -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.decide import (
+from supervisor.errors import ConfigError
+from supervisor.model.decide import (
     AttemptView,
     PhaseState,
     PhaseView,
@@ -16,13 +17,12 @@ from supervisor.decide import (
     sprint_state,
     view,
 )
-from supervisor.errors import ConfigError
-from supervisor.graph import Graph, default_phases
-from supervisor.history import current, round_of
-from supervisor.lineage import after_for, inputs_for, judged_in
-from supervisor.phase import Access, OnFail, Phase
-from supervisor.policy import Try
-from supervisor.record import AttemptState, Outcome, Output, Owner, Verdict
+from supervisor.model.graph import Graph, default_phases
+from supervisor.model.history import current, round_of
+from supervisor.model.lineage import after_for, inputs_for, judged_in
+from supervisor.model.phase import Access, OnFail, Phase
+from supervisor.model.policy import Try
+from supervisor.model.record import AttemptState, Outcome, Output, Owner, Verdict
 
 S, V = AttemptState, Verdict
 PASS, FAIL = V.PASS, V.FAIL

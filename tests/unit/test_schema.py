@@ -8,8 +8,8 @@ import tomllib
 import pytest
 from jsonschema import Draft202012Validator
 
-from supervisor.resource import configs
-from supervisor.schema import json_schema
+from supervisor.config.resource import configs
+from supervisor.config.schema import json_schema
 
 SHIPPED = configs() / "nanosup.schema.json"
 

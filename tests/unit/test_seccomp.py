@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox import seccomp
-from sandbox.seccomp import ALLOW, KILL_PROCESS, MACHINES, NUMBERS, RULES, assemble, number_of
+from sandbox.jail import seccomp
+from sandbox.jail.seccomp import ALLOW, KILL_PROCESS, MACHINES, NUMBERS, RULES, assemble, number_of
 
 ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 I386, ARM = 0x40000003, 0x40000028

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from supervisor.contract import broken_schema, schema_fault
-from supervisor.resource import schemas
-from supervisor.shape import covers, faults
+from supervisor.config.resource import schemas
+from supervisor.model.contract import broken_schema, schema_fault
+from supervisor.model.shape import covers, faults
 
 TYPES = ["null", "boolean", "object", "array", "string", "number", "integer"]
 NAMES = st.sampled_from(["a", "b", "verdict"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.sign import Pulse
+from supervisor.keeper.sign import Pulse
 
 
 def test_silence_of_stall_s_is_a_stall_and_no_less() -> None:

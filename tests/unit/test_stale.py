@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.stale import Mounted, parse
+from supervisor.upkeep.stale import Mounted, parse
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from sandbox.allowlist import Allowlist
-from sandbox.egress import stand_ins
+from sandbox.net.allowlist import Allowlist
+from sandbox.net.egress import stand_ins
 
 
 def test_a_name_stands_on_the_lanes_loopback_with_the_ports_it_is_listed_with() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.standstill import PauseRecord, standstill
+from supervisor.model.standstill import PauseRecord, standstill
 
 
 def asked(*words: str) -> list[PauseRecord]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.submodule import fault
+from sandbox.git.submodule import fault
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.phase import Agent, Symptom
-from supervisor.record import Trouble
-from supervisor.symptom import diagnose, retry_s
+from supervisor.model.phase import Agent, Symptom
+from supervisor.model.record import Trouble
+from supervisor.model.symptom import diagnose, retry_s
 
 AGENT = Agent(
     name="a",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sandbox.errors import HostError
-from sandbox.feature import Features, Mechanism, Row
-from sandbox.tier import NEEDS, Tier, available, choose, lacking
+from sandbox.jail.feature import Features, Mechanism, Row
+from sandbox.tiers.tier import NEEDS, Tier, available, choose, lacking
 
 
 def host_without(*missing: Mechanism) -> Features:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import token
+from supervisor.model import token
 
 IDENTIFIERS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True)
 NOISE = st.binary(min_size=token.SECRET_BYTES, max_size=token.SECRET_BYTES)

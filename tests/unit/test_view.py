@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.errors import JailError
-from sandbox.exposure import SECRETS, TOOLCHAINS
-from sandbox.jail import Bind, JailSpec, Mask, operations, places_of, shown_at
-from sandbox.view import Ground, Lane, Secret, home_conflict, jail_of
+from sandbox.jail.exposure import SECRETS, TOOLCHAINS
+from sandbox.jail.jail import Bind, JailSpec, Mask, operations, places_of, shown_at
+from sandbox.jail.view import Ground, Lane, Secret, home_conflict, jail_of
 
 HOME = "/home/u"
 REPOSITORY = "/home/u/proj"

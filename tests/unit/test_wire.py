@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from sandbox import wire
+from sandbox.mount import wire
 
 
 @pytest.mark.parametrize(

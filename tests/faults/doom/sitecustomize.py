@@ -34,7 +34,7 @@ class Doom:
         self._count = 0
 
     def role(self) -> str:
-        if "supervisor.template" not in sys.orig_argv:
+        if "supervisor.fleet.template" not in sys.orig_argv:
             return "up" if "up" in sys.argv[1:2] and os.getpid() == self._born else ""
         if os.getpid() == self._born:
             return "template"

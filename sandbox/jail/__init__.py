@@ -1,0 +1,1 @@
+"""Where a command runs: namespaces, landlock, seccomp, limits, and how it ends."""

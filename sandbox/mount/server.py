@@ -1,0 +1,274 @@
+"""Serves one mount: from mount(2) to umount(2), in a process of its own."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import mmap
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+import pyfuse3
+
+from sandbox.descriptor import close_others
+from sandbox.errors import MountError, SandboxError
+from sandbox.mount import handshake, loop
+from sandbox.mount.device import mount_device, read_further_ahead, unmount
+from sandbox.mount.express import Express
+from sandbox.mount.fuse import Adapter
+from sandbox.syscalls import PR_SET_PDEATHSIG, prctl, syncfs
+from sandbox.union.counter import Counter
+from sandbox.union.overlay import Overlay
+from sandbox.union.spec import MountSpec
+
+_log = logging.getLogger("nanosup.mount")
+
+READY = b"\1"
+
+# libfuse answers nothing large: reads and listings do not come to it. An attribute is at most
+# XATTR_SIZE_MAX = 64 KiB.
+_MESSAGE_BYTES = 1 << 18
+
+
+class Server:
+    """A mounted overlay and the loop that answers the kernel."""
+
+    def __init__(
+        self, spec: MountSpec, *, control_fd: int | None = None, counter: Counter | None = None
+    ) -> None:
+        self._spec = spec
+        self._control_fd = control_fd
+        self._ready_fd = -1
+        self._requests = 0
+        self._session_fd = -1
+        self._unmounter = 0
+        self._stopping = False
+        self._wake_fd = -1
+        self._device_fd = -1
+        # Pages of it come into being when a request is as long as that.
+        self._buffer = mmap.mmap(-1, handshake.MAX_WRITE_BYTES + mmap.PAGESIZE)
+        self._is_forwarded = False
+        self._init_request = b""
+        self._poll = select.poll()
+        self.counter = counter or Counter()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.overlay = Overlay(
+            spec, fd_limit=max(64, min(hard // 4, 4096)), counts=self.counter.totals
+        )
+
+    def mount(self) -> None:
+        """Mounts, and gives libfuse a session. Raises MountError or HostError.
+
+        libfuse gets one end of a socket pair for its device. What it has to answer is passed on
+        through it, and so are its answers.
+        """
+        self._device_fd = mount_device(
+            self._spec.mountpoint,
+            is_writable=self.overlay.is_writable,
+            allow_other=self._spec.allow_other,
+        )
+        self._init_request = os.read(self._device_fd, handshake.REQUEST_BYTES)
+        kernel, session = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._kernel = kernel
+        self._session_fd = session.detach()
+        kernel.send(handshake.edited_request(self._init_request))
+        try:
+            # libfuse takes this name for a descriptor that somebody else has mounted.
+            adapter = Adapter(self.overlay, self.counter)
+            self._adapter = adapter
+            pyfuse3.init(adapter, f"/dev/fd/{self._session_fd}", set())
+        except RuntimeError as error:
+            raise MountError(f"cannot start a session: {error}") from error
+
+    def _shake_hands(self) -> None:
+        """Drops libfuse's answer to INIT, and gives our own."""
+        self._kernel.recv(4096)
+        request, self._init_request = self._init_request, b""
+        is_stateless = not self.overlay.is_writable and handshake.opens_by_itself(request)
+        page_bytes = resource.getpagesize()
+        reply = handshake.answer(request, page_bytes=page_bytes, is_stateless=is_stateless)
+        self._express = Express(
+            self.overlay,
+            self._adapter.changes,
+            self._adapter.handles,
+            self.counter,
+            self._buffer,
+            self._device_fd,
+            is_stateless=is_stateless,
+        )
+        os.write(self._device_fd, reply)
+        read_further_ahead(self._spec.mountpoint)
+        self._poll.register(self._device_fd, select.POLLIN)
+
+    def run(self, ready_fd: int) -> None:
+        """Answers requests until unmounted. Writes READY to `ready_fd` after INIT."""
+        self._ready_fd = ready_fd
+        if self._control_fd is not None:
+            self._poll.register(self._control_fd, select.POLLIN)
+        # A signal has to end poll(2), whenever it comes.
+        wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write)
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGINT, self._on_term)
+        signal.signal(signal.SIGCHLD, self._on_child)
+        self._wake_fd = wake
+        self._poll.register(wake, select.POLLIN)
+        # It reports each answer that came too late for an aborted connection.
+        logging.getLogger("pyfuse3").setLevel(logging.CRITICAL)
+        gc.freeze()
+        gc.disable()
+        pyfuse3.trio = loop.Loop(self._wait)  # type: ignore[attr-defined]
+        try:
+            loop.run(pyfuse3.main(1, 1))
+        finally:
+            pyfuse3.close(unmount=False)
+            self.overlay.close()
+
+    def _wait(self) -> None:
+        """Returns when there is a request for libfuse to receive."""
+        if self._requests < 2:
+            self._requests += 1
+            if self._requests == 1:
+                return
+            self._shake_hands()
+            os.write(self._ready_fd, READY)
+            os.close(self._ready_fd)
+        if self._is_forwarded:
+            self._return_replies()
+        device, buffers, answer = self._device_fd, [self._buffer], self._express.answer
+        while True:
+            for fd, _event in self._poll.poll():
+                if fd == device:
+                    length = self._receive(device, buffers)
+                    if length and not answer(length):
+                        self._kernel.send(memoryview(self._buffer)[:length])
+                        self._is_forwarded = True
+                        return
+                elif fd == self._control_fd:
+                    self._answer()
+                elif fd == self._wake_fd:
+                    try:
+                        os.read(fd, 64)
+                    except BlockingIOError:
+                        pass
+            if self._stopping:
+                raise loop.ClosedResourceError
+
+    @staticmethod
+    def _receive(device: int, buffers: list[mmap.mmap]) -> int:
+        """Reads a request; 0 if it was withdrawn. Raises ClosedResourceError once unmounted."""
+        try:
+            return os.readv(device, buffers)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EAGAIN):
+                return 0
+            if error.errno == errno.ENODEV:
+                raise loop.ClosedResourceError from None
+            raise
+
+    def _return_replies(self) -> None:
+        """Hands on what libfuse had to say to the request that it was given: notices, a reply."""
+        self._is_forwarded = False
+        while True:
+            try:
+                message = self._kernel.recv(_MESSAGE_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            try:
+                os.write(self._device_fd, message)
+            except FileNotFoundError:
+                pass  # who asked was interrupted, or knows nothing of what the notice is about
+
+    def _answer(self) -> None:
+        """Any message on the control socket is answered by the counters."""
+        assert self._control_fd is not None
+        try:
+            if os.read(self._control_fd, 4096):
+                os.write(self._control_fd, self.counter.document())
+                return
+        except OSError:
+            pass
+        self._poll.unregister(self._control_fd)
+        self._control_fd = None
+
+    # -- the end
+
+    def _on_term(self, _signal: int, _frame: object) -> None:
+        if self._unmounter:
+            return
+        # Unmounting writes dirty pages of mapped files back, which only this process can
+        # answer; so another process asks for it.
+        self._unmounter = os.fork()
+        if self._unmounter == 0:
+            os._exit(_unmount(self._spec.mountpoint))
+
+    def _on_child(self, _signal: int, _frame: object) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid == self._unmounter and os.waitstatus_to_exitcode(status) != 0:
+                self._stopping = True
+
+
+def _unmount(mountpoint: str) -> int:
+    """0 if unmounted and the session ends by itself, else the server has to end it."""
+    signal.set_wakeup_fd(-1)
+    # Above all the device: as long as we held it, the death of the server would not end the
+    # connection, and we would wait for answers that nobody gives, with the lane's lock held.
+    close_others((0, 1, 2))
+    try:
+        fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            syncfs(fd)
+        finally:
+            os.close(fd)
+    except OSError:
+        pass
+    return 0 if unmount(mountpoint) else 1
+
+
+def serve(
+    spec: MountSpec,
+    ready_fd: int,
+    control_fd: int | None = None,
+    counter: Counter | None = None,
+) -> NoReturn:
+    """Mounts, answers, unmounts and exits; meant for a freshly forked process.
+
+    `ready_fd` gets READY once the kernel has finished its handshake, or the reason as text if
+    there will be no mount. `control_fd` is a connected socket: each message on it is answered
+    with a line of JSON (`Counter.document`). `counter` was made before the fork by who wants to
+    read it without asking. Ends on SIGTERM, also when its parent dies.
+    """
+    os.umask(0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    status = 0
+    try:
+        server = Server(spec, control_fd=control_fd, counter=counter)
+        server.mount()
+    except SandboxError as error:
+        os.write(ready_fd, error.message.encode(errors="surrogateescape"))
+        sys.stdout.flush()
+        os._exit(error.exit_code)
+    except BaseException as error:
+        os.write(ready_fd, f"cannot mount: {error!r}".encode())
+        os._exit(MountError.exit_code)
+    try:
+        server.run(ready_fd)
+    except BaseException:
+        _log.exception("the mount failed")
+        status = MountError.exit_code
+    os._exit(status)

@@ -1,0 +1,1 @@
+"""The only way out of a lane that may reach some hosts."""

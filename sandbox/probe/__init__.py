@@ -1,0 +1,1 @@
+"""What this host can enforce, found out by doing it."""

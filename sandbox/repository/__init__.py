@@ -1,0 +1,1 @@
+"""The host's repository: what lanes are made of, and what comes back from them."""

@@ -1,0 +1,1 @@
+"""Lanes where FUSE or namespaces are not to be had, with the same promise."""

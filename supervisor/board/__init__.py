@@ -1,0 +1,1 @@
+"""The state on disk: claims, outcomes, turns, journals. The only truth."""

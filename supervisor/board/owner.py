@@ -1,0 +1,115 @@
+"""Who this process is, and whether another one still lives: the reading of /proc.
+
+See proc(5): /proc/<pid>/stat, /proc/sys/kernel/random/boot_id; pid_namespaces(7).
+"""
+
+from __future__ import annotations
+
+import os
+
+from supervisor import clock
+from supervisor.board import beat
+from supervisor.board.attempt import Attempt
+from supervisor.model.liveness import Identity, Liveness, Seen, Sight, can_see, judge, judge_process
+from supervisor.model.name import Maker
+from supervisor.model.record import Stamp
+
+_mine: Identity | None = None
+
+
+def this_process() -> Identity:
+    """Who this process is. Read once in a process; a fork reads again."""
+    global _mine
+    if _mine is None or _mine.pid != os.getpid():
+        _mine = _read_identity(os.getpid())
+    return _mine
+
+
+def observe(pid: int) -> Seen:
+    """What /proc shows of a pid."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            stat = os.read(fd, 4096)
+        finally:
+            os.close(fd)
+    except (FileNotFoundError, ProcessLookupError):
+        return Seen(Sight.HIDDEN if _exists(pid) else Sight.ABSENT)
+    except OSError:
+        return Seen(Sight.HIDDEN)
+    return parse_stat(stat)
+
+
+def parse_stat(stat: bytes) -> Seen:
+    """Reads a line of /proc/<pid>/stat. The second field, the command's name in parentheses, may
+    hold spaces and parentheses of its own; so fields are counted from the last parenthesis."""
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    sight = Sight.ZOMBIE if fields[0] in (b"Z", b"X", b"x") else Sight.RUNNING
+    return Seen(sight, int(fields[19]))
+
+
+def liveness(attempt: Attempt) -> Liveness:
+    """Whether the owner of an attempt is alive. Says nothing of an attempt that has an outcome."""
+    owner, here = attempt.owner, this_process()
+    seen = observe(owner.pid) if owner.pid is not None and can_see(owner, here) else None
+    age_s = beat.age_s(attempt.path, here.boot_id) if owner.lease_s is not None else None
+    return judge(owner, here, seen, age_s)
+
+
+def stamp() -> Stamp:
+    """This moment, for others to tell its age."""
+    return Stamp(
+        boot_id=this_process().boot_id, boottime_s=clock.boottime_s(), wall_s=clock.wall_s()
+    )
+
+
+def age_s(then: Stamp) -> float:
+    """Seconds since `then`. By the wall clock, which may have been set, only after a reboot."""
+    if then.boot_id == this_process().boot_id:
+        return max(0.0, clock.boottime_s() - then.boottime_s)
+    return max(0.0, clock.wall_s() - then.wall_s)
+
+
+def maker_liveness(maker: Maker) -> Liveness:
+    """Whether the maker of a temporary file is alive."""
+    here = this_process()
+    if maker.boot != here.boot_id[:8] or maker.pid_ns != here.pid_ns:
+        return Liveness.UNKNOWN
+    return judge_process(maker.start_ticks, observe(maker.pid))
+
+
+def maker() -> Maker:
+    """This process, as the maker of temporary files."""
+    me = this_process()
+    return Maker(me.boot_id[:8], me.pid_ns, me.pid, me.start_ticks)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _read_identity(pid: int) -> Identity:
+    import pwd
+
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot_id = file.read().strip()
+    uid = os.getuid()
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)  # a container may run a uid that has no name
+    seen = observe(pid)
+    return Identity(
+        host=os.uname().nodename,
+        user=user,
+        boot_id=boot_id,
+        pid_ns=os.stat("/proc/self/ns/pid").st_ino,
+        pid=pid,
+        start_ticks=seen.start_ticks or 0,
+    )

@@ -1,0 +1,1 @@
+"""`nanosup.toml` and the files that ship with nanosup."""

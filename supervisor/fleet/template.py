@@ -1,0 +1,165 @@
+"""The warm template that keepers are forked from.
+
+A fresh interpreter with everything that a keeper imports costs some 300 ms; a fork of this process
+costs a few. It is single-threaded (so that its children may enter a user namespace), and it ends
+when the `nanosup up` that started it ends: the socket to it then reads end-of-file. Its children,
+the keepers, do not: each is in a session of its own.
+
+Requests are JSON lines over a stream socket; the answer is the keeper's pid, a line too.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+from types import TracebackType
+
+import msgspec
+
+from supervisor.keeper.order import Order
+
+_ANSWER_S = 10.0
+_END_S = 5.0
+
+
+class SpawnRefusedError(Exception):
+    """Raised when no keeper can be forked just now: no processes or memory are left, or the
+    template was killed. Another try may do better.
+
+    Attributes:
+        died: the template itself did not live to answer.
+    """
+
+    def __init__(self, reason: str, *, died: bool = False) -> None:
+        super().__init__(reason)
+        self.died = died
+
+
+class Template:
+    """A running template. Use as a context manager; leaving it leaves the keepers running.
+
+    One that is killed, or no longer answers, is replaced when it is needed.
+    """
+
+    def __init__(self, log: str) -> None:
+        """`log`, in the state directory, takes what keepers say when something is wrong."""
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    def __enter__(self) -> Template:
+        try:
+            self._begin()
+        except OSError:
+            pass  # `spawn` tries again
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def spawn(self, order: Order) -> int:
+        """Forks a keeper that carries out `order`, and returns its pid.
+
+        Raises:
+            SpawnRefusedError: not now; says why.
+        """
+        try:
+            if self._process is None:
+                self._begin()
+            self._socket.sendall(msgspec.json.encode(order) + b"\n")
+            answer = self._answers.readline().decode().strip()
+        except OSError as error:
+            began = self._process is not None
+            self._end()
+            reason = error.strerror or "the template does not answer"
+            raise SpawnRefusedError(reason, died=began) from None
+        if answer.isdigit():
+            return int(answer)
+        if not answer:
+            self._end()
+        raise SpawnRefusedError(answer or "the template died", died=not answer)
+
+    def _begin(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs, open(self._log, "ab") as log:
+                self._process = subprocess.Popen(
+                    # -P: or a `supervisor/` at the top of the repository would be run instead.
+                    [
+                        sys.executable,
+                        "-P",
+                        "-m",
+                        "supervisor.fleet.template",
+                        os.path.dirname(self._log),
+                    ],
+                    stdin=theirs.fileno(),
+                    # Not ours: keepers outlive us, and would hold our caller's pipe open.
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # a Ctrl-C in the terminal is not for the template
+                )
+        except BaseException:
+            ours.close()
+            raise
+        # Only one that was stopped takes that long; `up` must not stand still with it.
+        ours.settimeout(_ANSWER_S)
+        self._socket = ours
+        self._answers = ours.makefile("rb")
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        self._answers.close()
+        self._socket.close()  # it reads the end, and ends
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+def serve(requests: socket.socket, state: str) -> None:
+    """Forks a keeper for each request, until the other end closes."""
+    # pyfuse3 and pygit2 are the slow ones: to have them imported is what the template is for.
+    import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
+
+    from sandbox.mount import server  # noqa: F401
+    from sandbox.probe import host
+    from supervisor.keeper import keeper
+
+    features = host.probe(state)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: keepers report on the board
+    gc.collect()
+    gc.freeze()  # keeps the collector from writing to, and so copying, the pages that forks share
+    lines = requests.makefile("rb")
+    while line := lines.readline():
+        try:
+            pid = os.fork()
+        except OSError as error:
+            requests.sendall(f"{error.strerror}\n".encode())
+            continue
+        if pid == 0:
+            os.setsid()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            requests.close()
+            lines.close()
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            keeper.main(msgspec.json.decode(line, type=Order), features)
+        requests.sendall(b"%d\n" % pid)
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=os.dup(0)), sys.argv[1])

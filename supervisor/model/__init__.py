@@ -1,0 +1,1 @@
+"""Phases, attempts, and the rules about them: values and decisions. Pure."""

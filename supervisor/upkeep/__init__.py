@@ -1,0 +1,1 @@
+"""Keeping the board small, and putting aside what is damaged."""
