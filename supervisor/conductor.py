@@ -47,6 +47,8 @@ def claim(
 ) -> Token:
     """Claims the next attempt at a phase, and for a write phase the writer's turn with it.
 
+    The claim lives as long as this process until `renew` is called: once its holder has the token.
+
     Raises:
         HeldError, BlockedError, CompletedError, NotFoundError: it is not to be had; says why.
         ArtifactError: something that it depends on is not what was signed.
@@ -247,6 +249,7 @@ def _for_turn(owner: Owner, made: Token) -> Owner:
         pid=me.pid,
         pid_ns=me.pid_ns,
         start_ticks=me.start_ticks,
+        giver=None,
         serves=f"{made.sprint}/{made.phase}/{made.attempt}",
     )
 

@@ -52,6 +52,11 @@ def renew(directory: str, beat: Beat) -> None:
             raise
 
 
+def has_begun(directory: str) -> bool:
+    """Whether an attempt has had a beat."""
+    return os.path.lexists(os.path.join(directory, FILE))
+
+
 def age_s(directory: str, boot_id: str) -> float | None:
     """Seconds since the last beat of an attempt; None where nothing tells.
 

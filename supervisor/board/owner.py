@@ -10,7 +10,16 @@ import os
 from supervisor import clock
 from supervisor.board import beat
 from supervisor.board.attempt import Attempt
-from supervisor.model.liveness import Identity, Liveness, Seen, Sight, can_see, judge, judge_process
+from supervisor.model.liveness import (
+    Identity,
+    Liveness,
+    Seen,
+    Sight,
+    before_first_beat,
+    can_see,
+    judge,
+    judge_process,
+)
 from supervisor.model.name import Maker
 from supervisor.model.record import Stamp
 
@@ -51,6 +60,8 @@ def parse_stat(stat: bytes) -> Seen:
 def liveness(attempt: Attempt) -> Liveness:
     """Whether the owner of an attempt is alive. Says nothing of an attempt that has an outcome."""
     owner, here = attempt.owner, this_process()
+    if owner.giver is not None and not beat.has_begun(attempt.path):
+        owner = before_first_beat(owner)
     seen = observe(owner.pid) if owner.pid is not None and can_see(owner, here) else None
     age_s = beat.age_s(attempt.path, here.boot_id) if owner.lease_s is not None else None
     return judge(owner, here, seen, age_s)

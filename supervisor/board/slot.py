@@ -156,7 +156,7 @@ class Slot:
         tmp = self._make_tmp()
         try:
             disk.write_file(os.path.join(tmp, OWNER), document.encode(by))
-            if by.lease_s is not None:
+            if by.lease_s is not None and by.giver is None:
                 beat.renew(tmp, beat.now(owner.this_process().boot_id))
         except BaseException:
             disk.remove(tmp)

@@ -48,8 +48,8 @@ def run(
     }
     try:
         print(json.dumps(document) if as_json else held, flush=True)
+        conductor.renew(board, held)  # only now it is held beyond this process
     except BaseException:
-        # Nobody has the token: without it the claim would stand until its lease runs out.
         conductor.abort(board, held, "its token could not be printed")
         raise
     return 0

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
@@ -66,22 +67,30 @@ def run(
     held = enforced(features, wanted)
     if stack is None:
         stack = wanted.workspace.stack
-    planned = plan(board, repo, wanted, goals, stack=stack)
     _warn_of_dirt(repo, wanted)
     if held is not tier.Tier.FUSE:
         print(f"nanosup: {tier.describe(held)}", file=sys.stderr)
-    for one in planned:
-        if one.sprint is not None:
-            # A keeper may have been killed just before it did.
-            publish_all(repo, observe(one.sprint))
-    board.prepare()
-    sweep(board)
     is_plain = plain or detach or not sys.stdout.isatty()
     look = Look.JSON if as_json else Look.PLAIN if is_plain else Look.LIVE
-    convoy = Convoy(
-        board, repo, wanted, planned, look=look, read_hooks=lambda: _hooks(here.top, board, repo)
-    )
-    return _detached(convoy) if detach else _drive(convoy, lambda: None)
+    with ExitStack() as beginning:
+        # Until we are known to run them: of two that are asked for the same at the same moment,
+        # the second is to find the sprints of the first, and that they are run.
+        beginning.enter_context(sprint.beginning(board))
+        planned = plan(board, repo, wanted, goals, stack=stack)
+        for one in planned:
+            if one.sprint is not None:
+                # A keeper may have been killed just before it did.
+                publish_all(repo, observe(one.sprint))
+        sweep(board)
+        convoy = Convoy(
+            board,
+            repo,
+            wanted,
+            planned,
+            look=look,
+            read_hooks=lambda: _hooks(here.top, board, repo),
+        )
+        return (_detached if detach else _drive)(convoy, beginning.close)
 
 
 def _drive(convoy: Convoy, announce: Callable[[], object]) -> int:
@@ -121,7 +130,7 @@ def _warn_of_dirt(repo: repository.Repository, wanted: Config) -> None:
         )
 
 
-def _detached(convoy: Convoy) -> int:
+def _detached(convoy: Convoy, begun: Callable[[], object]) -> int:
     """Runs the fleet in a session of its own; returns once it holds its sprints."""
     log_path = os.path.join(convoy.board.path, "up.log")
     ready, announce = os.pipe()
@@ -133,7 +142,7 @@ def _detached(convoy: Convoy) -> int:
             os.dup2(fd, target)
         code = 1
         try:
-            code = _drive(convoy, lambda: os.write(announce, b"\1"))
+            code = _drive(convoy, lambda: (begun(), os.write(announce, b"\1")))
         except SupervisorError as error:
             print(f"nanosup: {error.message}", file=sys.stderr)
             code = error.exit_code
@@ -144,6 +153,7 @@ def _detached(convoy: Convoy) -> int:
             sys.stderr.flush()
             os._exit(code)
     os.close(announce)
+    begun()  # the other process holds it, too
     if not os.read(ready, 1):
         print(f"nanosup: the fleet did not start; see {log_path}", file=sys.stderr)
         return 1

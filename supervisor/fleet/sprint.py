@@ -93,8 +93,7 @@ def current(
     if (found := working_on(board, goal)) is not None:
         return found
     config = wanted()
-    board.prepare()
-    with _beginning(board):
+    with beginning(board):
         # Agents that are started together are to work on one sprint, whoever comes first.
         if (found := working_on(board, goal)) is not None:
             return found
@@ -102,8 +101,14 @@ def current(
 
 
 @contextmanager
-def _beginning(board: Board) -> Iterator[None]:
-    """Waits until nobody else begins a sprint by hand. The kernel ends it for who dies."""
+def beginning(board: Board) -> Iterator[None]:
+    """Waits until nobody else looks which sprints there are to begin one. The kernel ends it for
+    who dies.
+
+    Raises:
+        BoardError: the board cannot be written.
+    """
+    board.prepare()
     path = os.path.join(board.path, "begin.lock")
     with disk.explained(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from supervisor.model.record import Owner
+from supervisor.model.record import Owner, Process
 
 
 class Liveness(StrEnum):
@@ -66,7 +66,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def lease(self, agent: str, claimed_at: str, lease_s: float, token_sha256: str) -> Owner:
-        """An owner document for a claim that outlives this process and is kept up by beats."""
+        """An owner document for a claim that outlives this process once it has had a beat, and is
+        kept up by beats from then on."""
         return Owner(
             agent=agent,
             host=self.host,
@@ -74,7 +75,26 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
             claimed_at=claimed_at,
             lease_s=lease_s,
             token_sha256=token_sha256,
+            giver=Process(
+                boot_id=self.boot_id,
+                pid_ns=self.pid_ns,
+                pid=self.pid,
+                start_ticks=self.start_ticks,
+            ),
         )
+
+
+def before_first_beat(owner: Owner) -> Owner:
+    """Who is to be judged in place of a lease that no beat has begun yet: who hands it over."""
+    if owner.giver is None:
+        return owner
+    return msgspec.structs.replace(
+        owner,
+        boot_id=owner.giver.boot_id,
+        pid_ns=owner.giver.pid_ns,
+        pid=owner.giver.pid,
+        start_ticks=owner.giver.start_ticks,
+    )
 
 
 def can_see(owner: Owner, here: Identity) -> bool:

@@ -108,6 +108,15 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """A process of a host, known beyond the reuse of its pid (see `model.liveness`)."""
+
+    boot_id: str
+    pid_ns: int
+    pid: int
+    start_ticks: int
+
+
 class Owner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who holds an attempt, and what the attempt was given. Written once, before the claim.
 
@@ -118,6 +127,9 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         pid_ns: inode number of the PID namespace that `pid` is of.
         start_ticks: field 22 of /proc/<pid>/stat: clock ticks after boot.
         token_sha256: digest of the secret half of the token.
+        giver: of a lease: the process that hands the token over. The lease begins with the first
+            beat; until then the claim lives as long as this process, so that one killed before
+            anybody has the token leaves nothing held.
         serves: `SPRINT/PHASE/N`: the attempt that a writer's turn is held for.
         after: the attempt at each phase further up that this one goes on from. It is superseded
             once one of those is; None in documents that do not say, which never are.
@@ -134,6 +146,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     start_ticks: int | None = None
     lease_s: float | None = None
     token_sha256: Sha256 | None = None
+    giver: Process | None = None
     serves: str | None = None
     snapshot: Snapshot | None = None
     inputs: tuple[Input, ...] = ()

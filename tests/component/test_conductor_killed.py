@@ -65,11 +65,24 @@ def test_a_claim_by_hand_killed_at_any_call_holds_both_or_neither(
         assert is_free(board, sprint)
         return True
 
-    at_each_call(
-        tmp_path / "log",
-        lambda: lambda: conductor.claim(board, sprint, "build", agent="victim"),
-        check,
-    )
+    def hand_over() -> object:
+        return conductor.renew(board, conductor.claim(board, sprint, "build", agent="victim"))
+
+    # What is imported late is imported: else the first run has calls that no later one makes.
+    conductor.abort(board, conductor.claim(board, sprint, "build", agent="first"), "")
+    at_each_call(tmp_path / "log", lambda: hand_over, check)
+
+
+def test_a_claim_whose_token_nobody_got_dies_with_its_process(
+    board: Board, sprint: SprintDir
+) -> None:
+    Child(lambda: conductor.claim(board, sprint, "build", agent="victim") and None).result()
+    latest = sprint.slot("build").latest()
+    assert latest is not None
+    assert latest.outcome is None
+
+    assert is_free(board, sprint)
+    assert conductor.claim(board, sprint, "build", agent="next").attempt == 2
 
 
 def test_the_end_of_a_claim_killed_at_any_call_leaves_both_or_neither(

@@ -120,3 +120,22 @@ def test_two_at_once_on_one_repository_are_one_and_a_refusal(make: Make) -> None
     assert sorted(finish(up)[0] for up in both) == [0, 19]
     assert scenario.states("p") == ["completed"]
     scenario.check_completed()
+
+
+@pytest.mark.parametrize("goals", [(), ("--goal", "g"), ("--goal", "g", "--goal", "h")])
+def test_several_begun_at_the_same_moment_begin_each_sprint_once(
+    make: Make, goals: tuple[str, ...]
+) -> None:
+    scenario = make(stand_in("a", "wait()") + phase("p"))
+    ups = [scenario.up(*goals) for _ in range(4)]
+    await_true(lambda: sum(up.poll() is not None for up in ups) == 3, "three to be refused")
+
+    sprints = scenario.sprints()
+    assert len(sprints) == max(1, len(goals) // 2)
+    for sprint in sprints:
+        assert sprint["state"] == "running"
+    (winner,) = (up for up in ups if up.poll() is None)
+    winner.terminate()
+
+    assert sorted(finish(up)[0] for up in ups if up is not winner) == [19, 19, 19]
+    finish(winner)
