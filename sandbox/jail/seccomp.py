@@ -16,6 +16,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 
 # linux/audit.h
 _ARCHITECTURES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
@@ -174,12 +175,14 @@ def number_of(name: str, machine: str) -> int | None:
 ALLOW_ALL = _INSTRUCTION.pack(_RETURN, 0, 0, ALLOW)
 
 
+@cache
 def names(machine: str) -> dict[int, str]:
     """Number → name of all that there is a rule for."""
     numbers = ((number_of(name, machine), name) for name in NUMBERS)
     return {number: name for number, name in numbers if number is not None}
 
 
+@cache
 def assemble(machine: str, *, notify: bool = False) -> bytes:
     """The program for `machine` (a key of MACHINES), as an array of struct sock_filter.
 

@@ -27,6 +27,21 @@ from sandbox.jail.landlock import ABI_SCOPES, Domain, Right, scopes
 # start a core_pattern pipe either (core(5) says that 0 does not hold for pipes; fs/coredump.c).
 _NO_CORE = 1
 
+# Mounts below directories that a jail masks or has its own of: `jail.exposure`, bwrap's --dev.
+_UNSEEN = (
+    "/dev/hugepages",
+    "/dev/mqueue",
+    "/sys/firmware/efi/efivars",
+    "/sys/fs/bpf",
+    "/sys/fs/cgroup",
+    "/sys/fs/fuse/connections",
+    "/sys/fs/pstore",
+    "/sys/kernel/config",
+    "/sys/kernel/debug",
+    "/sys/kernel/security",
+    "/sys/kernel/tracing",
+)
+
 # Short of memory, the kernel is to take the agent, not its keeper or the file system under it.
 _OOM_SCORE = "500"
 
@@ -123,7 +138,7 @@ def _become(image: Image, keeper: int, complaint: int) -> NoReturn:
             os.write(group, b"0")
         if image.netns is not None:
             syscalls.setns(image.netns, syscalls.CLONE_NEWNET)
-        _private_proc()
+        _private_mounts()
         complaint, keeper = arrange(image.fds, complaint, keeper)
         _prefer_for_oom()
         syscalls.join_session_keyring()
@@ -156,11 +171,17 @@ def _become(image: Image, keeper: int, complaint: int) -> NoReturn:
         os._exit(1)
 
 
-def _private_proc() -> None:
-    """A /proc of the new PID namespace: bubblewrap looks its children up there by pid."""
+def _private_mounts() -> None:
+    """A /proc of the new PID namespace, in which bubblewrap looks its children up by pid, and
+    without what no jail shows: bubblewrap reads the list of all mounts for each that it makes."""
     syscalls.unshare(syscalls.CLONE_NEWNS)
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
     syscalls.mount("proc", "/proc", "proc", flags)
+    for unseen in _UNSEEN:
+        try:
+            syscalls.umount2(unseen, syscalls.MNT_DETACH)
+        except OSError:
+            pass  # not mounted here, or locked by a user namespace (mount_namespaces(7))
 
 
 def _prefer_for_oom() -> None:

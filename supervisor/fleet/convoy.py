@@ -105,7 +105,7 @@ class Convoy:
                 offset = 0 if one.is_new else _end(one.sprint)
                 show.add(one.sprint, offset)
                 hooks.add(one.sprint, offset)
-        with Template(keeper_log(self.board)) as template:
+        with Template(keeper_log(self.board), str(self._repo.root)) as template:
 
             async def drive(one: Planned) -> None:
                 if one.sprint is None:

@@ -45,9 +45,11 @@ class Template:
     One that is killed, or no longer answers, is replaced when it is needed.
     """
 
-    def __init__(self, log: str) -> None:
-        """`log`, in the state directory, takes what keepers say when something is wrong."""
+    def __init__(self, log: str, top: str) -> None:
+        """`log`, in the state directory, takes what keepers say when something is wrong; `top` is
+        the repository."""
         self._log = log
+        self._top = top
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -103,6 +105,7 @@ class Template:
                         "-m",
                         "supervisor.fleet.template",
                         os.path.dirname(self._log),
+                        self._top,
                     ],
                     stdin=theirs.fileno(),
                     # Not ours: keepers outlive us, and would hold our caller's pipe open.
@@ -131,16 +134,18 @@ class Template:
         self._process = None
 
 
-def serve(requests: socket.socket, state: str) -> None:
+def serve(requests: socket.socket, state: str, top: str) -> None:
     """Forks a keeper for each request, until the other end closes."""
     # pyfuse3 and pygit2 are the slow ones: to have them imported is what the template is for.
     import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
 
     from sandbox.mount import server  # noqa: F401
     from sandbox.probe import host
+    from supervisor.fleet.rehearsal import rehearse
     from supervisor.keeper import keeper
 
     features = host.probe(state)
+    rehearse(top, features)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: keepers report on the board
     gc.collect()
     gc.freeze()  # keeps the collector from writing to, and so copying, the pages that forks share
@@ -162,4 +167,4 @@ def serve(requests: socket.socket, state: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=os.dup(0)), sys.argv[1])
+    serve(socket.socket(fileno=os.dup(0)), *sys.argv[1:])

@@ -113,6 +113,9 @@ class Log:
 class Logs:
     """The logs of a running lane, tended when they have changed.
 
+    What it opens stays open as long as the process: close(2) of an inotify instance waits for a
+    grace period of the kernel, 10 to 20 ms, and everybody who waits for the outcome with it.
+
     Args:
         finale: looks for the agent's end-of-work event in what is printed.
     """
@@ -127,11 +130,8 @@ class Logs:
                     self._inotify, f"/proc/self/fd/{log.fd}", syscalls.IN_MODIFY
                 )
         except BaseException:
-            self.close()
+            os.close(self._inotify)
             raise
-
-    def close(self) -> None:
-        os.close(self._inotify)
 
     def fileno(self) -> int:
         """Readable when something was printed since `tend`."""

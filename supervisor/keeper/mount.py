@@ -71,6 +71,7 @@ class Server:
         self._ready, ready = os.pipe()
         keeper = os.getpid()
         self._counter = Counter()
+        self._is_writable = spec.upper is not None
         self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -146,9 +147,15 @@ class Server:
     def stop(self) -> None:
         """Unmounts, and returns when everything written is in the upper layer.
 
+        Where nothing can have been written there is nothing to wait for: the server is killed, and
+        its mount goes with the namespace.
+
         Raises:
             MountError: it did not end well, so what was written last may be missing.
         """
+        if not self._is_writable:
+            self.kill()
+            return
         signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
         signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)  # somebody may have stopped it
         deadline = time.monotonic() + _STOP_S

@@ -126,11 +126,7 @@ class Session:
             operations=server.operations,
             beat=self._beat,
         )
-        try:
-            self._ending = vigil.keep(child, server, sample=sample, refresh=refresh, logs=logs)
-        finally:
-            if logs is not None:
-                logs.close()
+        self._ending = vigil.keep(child, server, sample=sample, refresh=refresh, logs=logs)
         self._result = finale.result if finale is not None else None
         if denied := child.denied:
             self._tell("jail.denied", calls=denied)
