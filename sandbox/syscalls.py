@@ -10,7 +10,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import signal
 import struct
 from collections.abc import Iterator
 
@@ -40,6 +39,10 @@ MNT_DETACH = 0x2
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_CHILD_SUBREAPER = 36
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_RAISE = 2
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+CAP_SYS_ADMIN = 21
 
 # linux/capability.h
 _LINUX_CAPABILITY_VERSION_3 = 0x2008_0522
@@ -118,6 +121,30 @@ def drop_capabilities() -> None:
     _check(_libc.capset(header, bytes(24)))
 
 
+def raise_ambient(capability: int) -> None:
+    """What this thread executes keeps a capability that it has (capabilities(7), PR_CAP_AMBIENT).
+
+    capset(2) adds it to what is inherited before, without which the kernel refuses.
+    """
+    header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
+    sets = ctypes.create_string_buffer(24)
+    _check(_libc.capget(header, sets))
+    words = list(struct.unpack("=6I", sets.raw))  # effective, permitted, inheritable; then 32–63
+    words[2 + 3 * (capability // 32)] |= 1 << capability % 32
+    _check(_libc.capset(header, struct.pack("=6I", *words)))
+    _ambient(_PR_CAP_AMBIENT_RAISE, capability)
+
+
+def clear_ambient() -> None:
+    """Takes back what `raise_ambient` did for what is executed from now on."""
+    _ambient(_PR_CAP_AMBIENT_CLEAR_ALL, 0)
+
+
+def _ambient(operation: int, capability: int) -> None:
+    arguments = (ctypes.c_ulong(n) for n in (operation, capability, 0, 0))
+    _check(_libc.prctl(_PR_CAP_AMBIENT, *arguments))
+
+
 def renameat2(
     old: bytes | str,
     new: bytes | str,
@@ -167,10 +194,6 @@ def inotify_events(buffer: bytes) -> Iterator[tuple[int, int, bytes]]:
         offset = start + length
 
 
-# linux/sched.h
-CLONE_NEWPID = 0x2000_0000
-CLONE_PARENT = 0x0000_8000
-
 # linux/landlock.h
 LANDLOCK_CREATE_RULESET_VERSION = 1 << 0
 _LANDLOCK_RULE_PATH_BENEATH = 1
@@ -182,30 +205,9 @@ _PIDFD_INFO = struct.Struct("QQ11Ii")
 
 _SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
 _KEYCTL_JOIN_SESSION_KEYRING = 1
-_SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 _SYS_LANDLOCK_CREATE_RULESET = 444
 _SYS_LANDLOCK_ADD_RULE = 445
 _SYS_LANDLOCK_RESTRICT_SELF = 446
-
-# PyDLL keeps the interpreter lock over the call, so that the child of clone(2) holds it as well.
-_libc_locked = ctypes.PyDLL(None, use_errno=True)
-
-
-def clone(flags: int) -> int:
-    """clone(2) without a stack of its own, that is, fork(2) with flags. Returns 0 in the child.
-
-    Python's and libc's fork handlers do not run: only for a single-threaded process (one that
-    fork() just made) whose child goes on to exec. Raises OSError(ENOSYS) on other architectures.
-    """
-    number = _SYS_CLONE.get(os.uname().machine)
-    if number is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), "clone")
-    zero = ctypes.c_ulong(0)
-    return _check(
-        _libc_locked.syscall(
-            ctypes.c_long(number), ctypes.c_ulong(flags | signal.SIGCHLD), zero, zero, zero, zero
-        )
-    )
 
 
 def join_session_keyring() -> None:

@@ -18,6 +18,7 @@ MACHINES = frozenset({"x86_64", "aarch64"})
 
 FAILED = 125  # exit status where a step did not work
 REPORT = struct.Struct("=II")  # the step, counted from 1, and its errno
+PID = struct.Struct("=i")
 
 SLOTS = 32
 _TOLD = SLOTS  # the slot after those that steps may use
@@ -74,12 +75,28 @@ class Call:
     Attributes:
         into: slot for what it returns.
         may_fail: go on whatever it returns; else the program reports it and exits with FAILED.
+        last: what it returns where there is nothing more to be done: the program exits with FAILED.
     """
 
     number: int
     arguments: tuple[Value, ...]
     into: int | None = None
     may_fail: bool = False
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """clone(2) without a stack of its own, so fork(2) with flags. The child goes on; the parent
+    writes the child's pid, an int, to a descriptor, and exits with 0.
+
+    Attributes:
+        number: of the system call.
+    """
+
+    number: int
+    flags: int
+    pid_fd: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +110,7 @@ class Exec:
     path: bytes
 
 
-Step = Put | Call | Exec
+Step = Put | Call | Fork | Exec
 
 
 def program(machine: str, steps: Sequence[Step], *, report_fd: int) -> bytes:
@@ -144,12 +161,18 @@ class _Code:
                 case Put(slot, value):
                     self.load(0, value)
                     self.store(slot, 0)
-                case Call(call, arguments, into, may_fail):
+                case Call(call, arguments, into, may_fail, last):
                     self.call(call, *arguments)
                     if into is not None:
                         self.store(into, None)
                     if not may_fail:
                         self.if_failed(lambda: self.tell(number, report_fd, ends=True))  # noqa: B023
+                    if last is not None:
+                        self.if_returned(last, lambda: self.call(self.EXIT_GROUP, FAILED))
+                case Fork(call, flags, pid_fd):
+                    self.call(call, flags, 0, 0, 0, 0)
+                    self.if_failed(lambda: self.tell(number, report_fd, ends=True))  # noqa: B023
+                    self.if_not_returned(0, lambda: self.end_of_parent(pid_fd))
                 case Exec(path):
                     self.execute(Constant(path + b"\0"))
                     self.tell(number, report_fd)
@@ -169,6 +192,11 @@ class _Code:
         self.call(self.WRITE, report_fd, Slot(_TOLD, address=True), REPORT.size)
         if ends:
             self.call(self.EXIT_GROUP, FAILED)
+
+    def end_of_parent(self, pid_fd: int) -> None:
+        self.store(_TOLD, None)
+        self.call(self.WRITE, pid_fd, Slot(_TOLD, address=True), PID.size)
+        self.call(self.EXIT_GROUP, 0)
 
     def number(self, value: int | Constant, at: int) -> int:
         """`value`, which the instructions at `at` load; addresses are put there later."""
@@ -203,6 +231,9 @@ class _Code:
         raise NotImplementedError
 
     def if_returned(self, number: int, write: Callable[[], None]) -> None:
+        raise NotImplementedError
+
+    def if_not_returned(self, number: int, write: Callable[[], None]) -> None:
         raise NotImplementedError
 
     def execute_by_shell(self, path: Constant) -> None:
@@ -264,6 +295,9 @@ class _X86(_Code):
 
     def if_returned(self, number: int, write: Callable[[], None]) -> None:
         self._if(number, b"\x0f\x85", write)  # jne
+
+    def if_not_returned(self, number: int, write: Callable[[], None]) -> None:
+        self._if(number, b"\x0f\x84", write)  # je
 
     def _if(self, number: int, jump: bytes, write: Callable[[], None]) -> None:
         self.code += b"\x48\x3d" + struct.pack("<i", number) + jump + bytes(4)  # cmp rax, number
@@ -333,8 +367,17 @@ class _Arm(_Code):
         self._unless(0x3, write)  # b.lo
 
     def if_returned(self, number: int, write: Callable[[], None]) -> None:
-        self._emit(0xB100_001F | -number << 10)  # cmn x0, -number
+        self._compare(number)
         self._unless(0x1, write)  # b.ne
+
+    def if_not_returned(self, number: int, write: Callable[[], None]) -> None:
+        self._compare(number)
+        self._unless(0x0, write)  # b.eq
+
+    def _compare(self, number: int) -> None:
+        # cmp x0, number, or cmn x0, -number: neither takes a negative one
+        opcode = 0xF100_001F if number >= 0 else 0xB100_001F
+        self._emit(opcode | abs(number) << 10)
 
     def _unless(self, condition: int, write: Callable[[], None]) -> None:
         at = len(self.code)

@@ -13,34 +13,17 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sandbox.jail import elf
-from sandbox.jail.elf import Call, Constant, Exec, Put, Slot, Step
+from sandbox.jail import elf, step
+from sandbox.jail.elf import Constant, Exec, Put, Slot, Step
 from sandbox.jail.feature import Features
 from sandbox.jail.jail import ENTRY_FD, REPORT_FD, Bind, JailSpec, Mask, operations
-from sandbox.jail.landlock import Domain, writes_only_below
+from sandbox.jail.landlock import writes_only_below
 
-# name → number on x86_64, on aarch64 (asm/unistd.h)
-_NUMBERS = {
-    "close_range": (436, 436),
-    "fcntl": (72, 25),
-    "landlock_add_rule": (445, 445),
-    "landlock_create_ruleset": (444, 444),
-    "landlock_restrict_self": (446, 446),
-    "openat": (257, 56),
-    "prlimit64": (302, 261),
-    "seccomp": (317, 277),
-    "sendmsg": (46, 211),
-    "write": (1, 64),
-}
-
-_AT_FDCWD = -100
-_O_PATH_CLOEXEC = 0x20_0000 | 0x8_0000
 _F_SETFD, _FD_CLOEXEC = 2, 1
 _CLOSE_RANGE_CLOEXEC = 4
 _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_FILTER_FLAG_LOG, _SECCOMP_FILTER_FLAG_NEW_LISTENER = 2, 8
 _SOL_SOCKET, _SCM_RIGHTS = 1, 1
-_LANDLOCK_RULE_PATH_BENEATH = 1
 
 # Reports about no step: what follows are attempts at execve(2); none of them succeeded.
 _READY = elf.REPORT.pack(0, 0)
@@ -104,13 +87,14 @@ def entry_of(
     steps: list[tuple[str, Step]] = []
 
     def call(name: str, number: str, *arguments: elf.Value, may_fail: bool = False) -> None:
-        steps.append((name, _call(machine, number, *arguments, may_fail=may_fail)))
+        steps.append((name, step.call(machine, number, *arguments, may_fail=may_fail)))
 
     for kind, limit in sorted(limits.items()):
         value = Constant(struct.pack("=QQ", limit, limit))
         call(f"limit {kind} of {limit}", "prlimit64", 0, kind, value, 0)
     if features.confined:
-        steps += _landlock(writes_only_below(features.landlock_abi, writable(spec)), machine)
+        domain = writes_only_below(features.landlock_abi, writable(spec))
+        steps += step.landlock(domain, machine)
     for fd in (ENTRY_FD, REPORT_FD):
         call("close-on-exec", "fcntl", fd, _F_SETFD, _FD_CLOEXEC)
     # Nothing else is open, as far as anybody knows (Linux 5.11).
@@ -119,40 +103,12 @@ def entry_of(
         call("report", "write", REPORT_FD, Constant(_READY), len(_READY))
     else:
         steps += _seccomp(filter_program, machine, notify=features.notifies)
-    steps += ((path, Exec(encoded(path))) for path in _candidates(spec))
+    steps += ((path, Exec(step.encoded(path))) for path in _candidates(spec))
     call("report", "write", REPORT_FD, Constant(_NOT_EXECUTED), len(_NOT_EXECUTED))
     return Entry(
-        elf.program(features.machine, [step for _, step in steps], report_fd=REPORT_FD),
+        elf.program(features.machine, [each for _, each in steps], report_fd=REPORT_FD),
         tuple(name for name, _ in steps),
     )
-
-
-def encoded(path: str) -> bytes:
-    """As os.fsencode does where the file system's encoding is UTF-8."""
-    return path.encode(errors="surrogateescape")
-
-
-def _call(
-    machine: str, name: str, *arguments: elf.Value, into: int | None = None, may_fail: bool = False
-) -> Call:
-    return Call(_NUMBERS[name][0 if machine == "x86_64" else 1], arguments, into, may_fail)
-
-
-def _landlock(domain: Domain, machine: str) -> Iterable[tuple[str, Step]]:
-    ruleset, rights, fd = 0, 1, 2  # the last two are a struct landlock_path_beneath_attr
-    attributes = (Constant(domain.attributes), len(domain.attributes), 0)
-    yield "landlock", _call(machine, "landlock_create_ruleset", *attributes, into=ruleset)
-    for rule in domain.rules:
-        name, may_fail = f"landlock: {rule.path}", rule.optional
-        if isinstance(rule.path, int):
-            yield name, Put(fd, rule.path)
-        else:
-            place = (_AT_FDCWD, Constant(encoded(rule.path) + b"\0"), _O_PATH_CLOEXEC)
-            yield name, _call(machine, "openat", *place, into=fd, may_fail=may_fail)
-        yield name, Put(rights, int(rule.rights))
-        what = (Slot(ruleset), _LANDLOCK_RULE_PATH_BENEATH, Slot(rights, address=True), 0)
-        yield name, _call(machine, "landlock_add_rule", *what, may_fail=may_fail)
-    yield "landlock", _call(machine, "landlock_restrict_self", Slot(ruleset), 0)
 
 
 def _seccomp(program: bytes, machine: str, *, notify: bool) -> Iterable[tuple[str, Step]]:
@@ -167,10 +123,10 @@ def _seccomp(program: bytes, machine: str, *, notify: bool) -> Iterable[tuple[st
     loading = (_SECCOMP_SET_MODE_FILTER, flag, Slot(0, address=True))
     yield (
         "the filter of system calls",
-        _call(machine, "seccomp", *loading, into=control + 2 if notify else None),
+        step.call(machine, "seccomp", *loading, into=control + 2 if notify else None),
     )
     if not notify:
-        yield "report", _call(machine, "write", REPORT_FD, Constant(_READY), len(_READY))
+        yield "report", step.call(machine, "write", REPORT_FD, Constant(_READY), len(_READY))
         return
     layout: list[elf.Value] = [
         *(0, 0, Slot(vector, address=True), 1, Slot(control, address=True), 24, 0),
@@ -179,7 +135,7 @@ def _seccomp(program: bytes, machine: str, *, notify: bool) -> Iterable[tuple[st
     ]
     for slot, item in enumerate(layout, message):
         yield "report", Put(slot, item)
-    yield "report", _call(machine, "sendmsg", REPORT_FD, Slot(message, address=True), 0)
+    yield "report", step.call(machine, "sendmsg", REPORT_FD, Slot(message, address=True), 0)
 
 
 def _candidates(spec: JailSpec) -> Iterable[str]:

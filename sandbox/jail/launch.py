@@ -7,7 +7,6 @@ import socket
 import stat
 from collections.abc import Mapping
 
-from sandbox import syscalls
 from sandbox.jail import jail, spawn
 from sandbox.jail.anchor import check_anchors
 from sandbox.jail.child import Child
@@ -78,7 +77,7 @@ def start(
             jail.BUILT_FD: opened[0],
         }
         if entry is not None:
-            fds[jail.ENTRY_FD] = own(_executable("entry", entry.program))
+            fds[jail.ENTRY_FD] = own(spawn.executable("entry", entry.program))
             # Not a pipe: the filter's listener comes along.
             reader, writer = socket.socketpair()
             report_r, fds[jail.REPORT_FD] = reader.detach(), own(writer.detach())
@@ -145,21 +144,6 @@ def _memory(name: str, content: bytes) -> int:
         view = view[os.write(fd, view) :]
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
-
-
-def _executable(name: str, content: bytes) -> int:
-    """A file in memory that can be executed: nobody has it open for writing (ETXTBSY)."""
-    try:
-        writable = os.memfd_create(name, os.MFD_CLOEXEC | syscalls.MFD_EXEC)
-    except OSError:  # before Linux 6.3 every one is executable
-        writable = os.memfd_create(name, os.MFD_CLOEXEC)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(writable, view) :]
-        return os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(writable)
 
 
 def _end_of_file(fd: int) -> int | None:

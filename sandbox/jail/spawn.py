@@ -1,7 +1,7 @@
-"""fork and exec for a jail: between the two nothing is inherited but what is named.
+"""Starting a jail's first process: between the two nothing is inherited but what is named.
 
 Python's subprocess cannot put the child into a PID namespace and drop root *and* bind its life to
-its parent's in the right order, so this is done by hand.
+its parent's in the right order, so `launcher` does it.
 """
 
 from __future__ import annotations
@@ -9,41 +9,19 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import select
 import signal
-import struct
-import termios
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import NoReturn
 
 from sandbox import syscalls
-from sandbox.descriptor import close_others
 from sandbox.errors import JailError
-from sandbox.jail import domain
-from sandbox.jail.landlock import ABI_SCOPES, Domain, Right, scopes
+from sandbox.jail import elf
+from sandbox.jail.launcher import Launch, Launcher, Terminal, launcher
 
 # RLIMIT_CORE of 1: no file can be as small, and it is the one value for which the kernel does not
 # start a core_pattern pipe either (core(5) says that 0 does not hold for pipes; fs/coredump.c).
 _NO_CORE = 1
-
-# Mounts below directories that a jail masks or has its own of: `jail.exposure`, bwrap's --dev.
-_UNSEEN = (
-    "/dev/hugepages",
-    "/dev/mqueue",
-    "/sys/firmware/efi/efivars",
-    "/sys/fs/bpf",
-    "/sys/fs/cgroup",
-    "/sys/fs/fuse/connections",
-    "/sys/fs/pstore",
-    "/sys/kernel/config",
-    "/sys/kernel/debug",
-    "/sys/kernel/security",
-    "/sys/kernel/tracing",
-)
-
-# Short of memory, the kernel is to take the agent, not its keeper or the file system under it.
-_OOM_SCORE = "500"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,156 +58,123 @@ def spawn(image: Image) -> int:
 
     The caller has CAP_SYS_ADMIN in its user namespace (`namespace.enter`). Raises JailError.
     """
-    report, complaint = os.pipe()  # closed by a successful execve
-    keeper = os.pidfd_open(os.getpid())
-    try:
-        pid = _fork(lambda: _become(image, keeper, complaint))
-        os.close(complaint)
-        complaint = -1
-        complained = os.read(report, 4096)
-    finally:
-        os.close(report)
-        os.close(keeper)
-        if complaint >= 0:
-            os.close(complaint)
-    if complained:
-        os.waitpid(pid, 0)
+    with ExitStack() as stack:
+        reports, complaint = os.pipe()
+        pids, announcement = os.pipe()
+        for fd in (reports, pids):
+            stack.callback(os.close, fd)
+        program, middle = _launch(image, complaint, announcement)
+        _, status = os.waitpid(middle, 0)
+        announced = os.read(pids, elf.PID.size)
+        # Closed by a successful execve(2).
+        complained = os.read(reports, elf.REPORT.size)
+        if status == 0 and announced and not complained:
+            return int(elf.PID.unpack(announced)[0])
+        if announced:
+            os.waitpid(elf.PID.unpack(announced)[0], 0)
+        what, error = program.failure(complained)
         raise JailError(
-            f"the jail's first process cannot be started: {complained.decode(errors='replace')}",
+            f"the jail's first process cannot be started: {what}: {os.strerror(error)}",
             hint="`nanosup doctor` shows what this host forbids",
         )
-    return pid
 
 
-def _fork(run: Callable[[], NoReturn]) -> int:
-    """Forks twice: fork(2) with Python's and libc's handlers, for a child that is single-threaded
-    whatever this process is; that one clones (see `syscalls.clone`) a sibling, whose parent we are.
-    """
-    receive, send = os.pipe()
-    middle = os.fork()
-    if middle == 0:
-        try:
-            pid = syscalls.clone(syscalls.CLONE_NEWPID | syscalls.CLONE_PARENT)
-            if pid == 0:
-                run()
-            os.write(send, struct.pack("i", pid))
-        except BaseException as error:
-            os.write(send, struct.pack("i", -(getattr(error, "errno", None) or 1)))
-        finally:
-            os._exit(0)
-    os.close(send)
-    answer = os.read(receive, 4)
-    os.close(receive)
-    os.waitpid(middle, 0)
-    (pid,) = struct.unpack("i", answer) if len(answer) == 4 else (-1,)
-    if pid < 0:
-        raise JailError(
-            f"a process namespace is refused by this host: {os.strerror(-pid)}",
-            hint="`nanosup doctor` shows which setting forbids it and how to change that",
-        )
-    return int(pid)
+def _launch(image: Image, complaint: int, announcement: int) -> tuple[Launcher, int]:
+    """Starts the launcher, and returns it with its pid. The two descriptors are closed here."""
+    with ExitStack() as stack:
 
+        def own(fd: int) -> int:
+            stack.callback(os.close, fd)
+            return fd
 
-def _become(image: Image, keeper: int, complaint: int) -> NoReturn:
-    try:
-        if not image.terminal:
-            os.setsid()
-        for group in image.groups:
-            os.write(group, b"0")
+        passed = [own(complaint), own(announcement), own(os.pidfd_open(os.getpid()))]
+        passed += image.groups
         if image.netns is not None:
-            syscalls.setns(image.netns, syscalls.CLONE_NEWNET)
-        _private_mounts()
-        complaint, keeper = arrange(image.fds, complaint, keeper)
-        _prefer_for_oom()
-        syscalls.join_session_keyring()
-        if image.terminal:
-            take_terminal(image.uid, image.gid)
-        for kind, limit in {resource.RLIMIT_CORE: _NO_CORE, **image.limits}.items():
-            set_limit(kind, limit)
-        if os.getuid() != image.uid:
-            os.setgroups([])
-            os.setresgid(image.gid, image.gid, image.gid)
-            os.setresuid(image.uid, image.uid, image.uid)
-        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-        if image.scoped:
-            # It handles no right to files, so bubblewrap can mount in it.
-            domain.enter(Domain(Right(0), scopes(ABI_SCOPES)))
-        # Only now: a change of uid clears it. And the keeper may have died before.
-        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if select.select([keeper], [], [], 0)[0]:
-            os._exit(1)
-        os.close(keeper)
-        os.umask(0o022)
-        os.chdir("/")
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execve(image.argv[0], image.argv, {})
-    except BaseException as error:
-        os.write(complaint, str(error).encode(errors="replace")[:4096] or b"?")
-    finally:
-        os._exit(1)
+            passed.append(image.netns)
+        first = max(image.fds) + 1
+        program = launcher(os.uname().machine, _plan(image, first))
+        path = f"/proc/self/fd/{own(executable('launcher', program.program))}"
+        # Out of the way of all the numbers that they are to get.
+        aside = {
+            target: own(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, first + len(passed)))
+            for target, fd in {**image.fds, **dict(enumerate(passed, first))}.items()
+        }
+        with _capable():
+            pid = os.posix_spawn(
+                path,
+                ("launcher", *image.argv),
+                {},
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in aside.items()],
+                setsigmask=(),
+                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+            )
+        return program, pid
 
 
-def _private_mounts() -> None:
-    """A /proc of the new PID namespace, in which bubblewrap looks its children up by pid, and
-    without what no jail shows: bubblewrap reads the list of all mounts for each that it makes."""
-    syscalls.unshare(syscalls.CLONE_NEWNS)
-    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
-    syscalls.mount("proc", "/proc", "proc", flags)
-    for unseen in _UNSEEN:
-        try:
-            syscalls.umount2(unseen, syscalls.MNT_DETACH)
-        except OSError:
-            pass  # not mounted here, or locked by a user namespace (mount_namespaces(7))
+def _plan(image: Image, first: int) -> Launch:
+    """What the launcher does; `first` is where the descriptors begin that are only for it."""
+    groups = range(first + 3, first + 3 + len(image.groups))
+    terminal_fd = _terminal_of(image) if image.terminal else 0
+    limits = {resource.RLIMIT_CORE: _NO_CORE, **image.limits}
+    return Launch(
+        path=image.argv[0],
+        report_fd=first,
+        pid_fd=first + 1,
+        keeper_fd=first + 2,
+        group_fds=tuple(groups),
+        netns_fd=groups.stop if image.netns is not None else None,
+        ids=(image.uid, image.gid) if os.getuid() != image.uid else None,
+        limits={kind: allowed(kind, limit) for kind, limit in limits.items()},
+        terminal=_whose(image.fds[terminal_fd]) if image.terminal else None,
+        terminal_fd=terminal_fd,
+        scoped=image.scoped,
+    )
 
 
-def _prefer_for_oom() -> None:
-    try:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:  # not dumpable, e.g. after a change of user: then it is as everybody else
-        return
-    try:
-        os.write(fd, _OOM_SCORE.encode())
-    finally:
-        os.close(fd)
+def _terminal_of(image: Image) -> int:
+    """The first of the child's descriptors that is a terminal; from now on the child's own."""
+    target = next(target for target in (0, 1, 2) if os.isatty(image.fds[target]))
+    os.fchown(image.fds[target], image.uid, image.gid)
+    return target
 
 
-def arrange(fds: Mapping[int, int], *kept: int) -> tuple[int, ...]:
-    """Puts descriptors where `fds` wants them and closes all others but `kept`, which move."""
-    above = max(fds) + 1
-    aside = {
-        target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above + len(fds))
-        for target, fd in fds.items()
-    }
-    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above + len(fds)) for fd in kept]
-    for target, fd in aside.items():
-        os.dup2(fd, target)
-    for index, fd in enumerate(moved):
-        os.dup2(fd, above + index, inheritable=False)
-    stay = {*fds, *range(above, above + len(moved))}
-    close_others(stay)
-    return tuple(range(above, above + len(moved)))
-
-
-def take_terminal(uid: int, gid: int) -> None:
-    fd = next(fd for fd in (0, 1, 2) if os.isatty(fd))
-    os.fchown(fd, uid, gid)
+def _whose(fd: int) -> Terminal:
     try:
         os.tcgetpgrp(fd)
     except OSError:  # ENOTTY: not of this session
-        os.setsid()
-        fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
+        return Terminal.OTHERS
+    return Terminal.OURS
+
+
+@contextmanager
+def _capable() -> Iterator[None]:
+    """What is executed meanwhile has CAP_SYS_ADMIN, as root has anyway (capabilities(7))."""
+    if os.getuid() == 0:
+        yield
         return
-    # A group of its own in the keeper's session: then it is not orphaned, and Ctrl-Z stops what is
-    # in it. (The first processes of PID namespaces it does not stop.)
-    os.setpgid(0, 0)
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    os.tcsetpgrp(fd, os.getpgrp())
+    syscalls.raise_ambient(syscalls.CAP_SYS_ADMIN)
+    try:
+        yield
+    finally:
+        syscalls.clear_ambient()
 
 
-def set_limit(kind: int, limit: int) -> None:
+def executable(name: str, content: bytes) -> int:
+    """A file in memory that can be executed: nobody has it open for writing (ETXTBSY)."""
+    try:
+        writable = os.memfd_create(name, os.MFD_CLOEXEC | syscalls.MFD_EXEC)
+    except OSError:  # before Linux 6.3 every one is executable
+        writable = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(writable, view) :]
+        return os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(writable)
+
+
+def allowed(kind: int, limit: int) -> int:
+    """A limit that may be set: `limit`, or the present hard one where that is lower."""
     hard = resource.getrlimit(kind)[1]
-    if hard != resource.RLIM_INFINITY:
-        limit = min(limit, hard)
-    resource.setrlimit(kind, (limit, limit))
+    return limit if hard == resource.RLIM_INFINITY else min(limit, hard)

@@ -9,6 +9,7 @@ landlock domain: nothing in the lane can trace or signal it.
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import json
 import os
@@ -16,11 +17,13 @@ import resource
 import select
 import signal
 import socket
+import termios
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import NoReturn
 
 from sandbox import syscalls
+from sandbox.descriptor import close_others
 from sandbox.jail import census, domain, reaper, seccomp, spawn
 from sandbox.tiers import fence
 from sandbox.tiers.confinement import Confinement, domain_of
@@ -63,7 +66,7 @@ def serve(
             os.setpgid(0, 0)  # the terminal is the keeper's session's: what is typed is not for us
         else:
             os.setsid()
-        report, control, keeper, lock = spawn.arrange(fds, report, control, keeper, lock)
+        report, control, keeper, lock = _arrange(fds, report, control, keeper, lock)
         _become(confinement)
         if select.select([keeper], [], [], 0)[0]:
             os._exit(1)
@@ -175,12 +178,13 @@ def _exec(
         signal.set_wakeup_fd(-1)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         if confinement.tty:
-            spawn.take_terminal(confinement.uid, confinement.gid)
+            _take_terminal(confinement.uid, confinement.gid)
         else:
             os.setsid()
         syscalls.join_session_keyring()
         for kind, limit in {resource.RLIMIT_CORE: _NO_CORE, **limits}.items():
-            spawn.set_limit(kind, limit)
+            allowed = spawn.allowed(kind, limit)
+            resource.setrlimit(kind, (allowed, allowed))
         os.umask(0o022)
         os.chdir(confinement.cwd)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -211,3 +215,36 @@ def _say(report: int, document: dict[str, object]) -> None:
         os.write(report, json.dumps(document).encode() + b"\n")
     except OSError:
         pass  # the keeper is dead
+
+
+def _arrange(fds: Mapping[int, int], *kept: int) -> tuple[int, ...]:
+    """Puts descriptors where `fds` wants them and closes all others but `kept`, which move."""
+    above = max(fds) + 1
+    aside = {
+        target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above + len(fds))
+        for target, fd in fds.items()
+    }
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above + len(fds)) for fd in kept]
+    for target, fd in aside.items():
+        os.dup2(fd, target)
+    for index, fd in enumerate(moved):
+        os.dup2(fd, above + index, inheritable=False)
+    stay = {*fds, *range(above, above + len(moved))}
+    close_others(stay)
+    return tuple(range(above, above + len(moved)))
+
+
+def _take_terminal(uid: int, gid: int) -> None:
+    fd = next(fd for fd in (0, 1, 2) if os.isatty(fd))
+    os.fchown(fd, uid, gid)
+    try:
+        os.tcgetpgrp(fd)
+    except OSError:  # ENOTTY: not of this session
+        os.setsid()
+        fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
+        return
+    # A group of its own in the keeper's session: then it is not orphaned, and Ctrl-Z stops what is
+    # in it. (The first processes of PID namespaces it does not stop.)
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.tcsetpgrp(fd, os.getpgrp())

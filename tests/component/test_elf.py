@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
+import signal
 import subprocess
 from pathlib import Path
 
@@ -12,10 +14,12 @@ import pytest
 from sandbox.jail.elf import (
     FAILED,
     MACHINES,
+    PID,
     REPORT,
     Call,
     Constant,
     Exec,
+    Fork,
     Put,
     Slot,
     Step,
@@ -27,6 +31,7 @@ pytestmark = pytest.mark.skipif(MACHINE not in MACHINES, reason=f"no encodings f
 
 WRITE = {"x86_64": 1, "aarch64": 64}.get(MACHINE, 0)
 NOWHERE = 999  # a descriptor that is not open
+CLONE_THREAD_ALONE = 0x1_0000  # without what it needs (clone(2))
 
 
 class Ran:
@@ -107,3 +112,36 @@ def test_what_is_no_program_is_for_the_shell(tmp_path: Path) -> None:
     ran = Ran(tmp_path / "p", Exec(os.fsencode(script)), arguments=("script", "a", "b"))
 
     assert (ran.status, ran.out) == (0, f"{script} a b\n")
+
+
+def test_a_fork_goes_on_in_the_child_and_tells_its_pid(tmp_path: Path) -> None:
+    clone = {"x86_64": 56, "aarch64": 220}[MACHINE]
+    receive, send = os.pipe()
+    path = tmp_path / "p"
+    steps = (Fork(clone, signal.SIGCHLD, send), written("child"))
+    path.write_bytes(program(MACHINE, steps, report_fd=2))
+    path.chmod(0o755)
+
+    done = subprocess.run([path], capture_output=True, pass_fds=[send])
+    os.close(send)
+    with open(receive, "rb") as pids:
+        told = pids.read()
+
+    assert done.returncode == 0  # the parent's; what is read up to its end is the child's
+    assert done.stdout == b"child"
+    assert PID.unpack(told)[0] > 1
+
+
+def test_a_fork_that_is_refused_is_reported(tmp_path: Path) -> None:
+    clone = {"x86_64": 56, "aarch64": 220}[MACHINE]
+    ran = Ran(tmp_path / "p", Fork(clone, CLONE_THREAD_ALONE, NOWHERE), written("b"))
+
+    assert (ran.status, ran.out, ran.reports) == (FAILED, "", [(1, errno.EINVAL)])
+
+
+@pytest.mark.parametrize(("returned", "out"), [(1, "a"), (2, "ab")])
+def test_what_a_call_returns_can_be_the_end(tmp_path: Path, returned: int, out: str) -> None:
+    first = Call(WRITE, (1, Constant(b"a"), 1), last=returned)
+    ran = Ran(tmp_path / "p", first, written("b"))
+
+    assert (ran.status, ran.out, ran.reports) == (FAILED, out, [])
