@@ -33,10 +33,23 @@ class Hold:
     Args:
         state: the board's directory.
         name: of its room.
+        server: stands by to serve the mount, where the tier has one; None: it is forked when it is
+            needed.
     """
 
-    def __init__(self, tier: Tier, features: Features, state: str, name: str, uid: int) -> None:
+    def __init__(
+        self,
+        tier: Tier,
+        features: Features,
+        state: str,
+        name: str,
+        uid: int,
+        server: Server | None = None,
+    ) -> None:
         self.tier = tier
+        self._server = server
+        if server is not None and tier is not Tier.FUSE:
+            server.close()
         self._features = features
         self._state = state
         self._name = name
@@ -83,7 +96,9 @@ class Hold:
     ) -> Mount:
         """The lane's view of the repository."""
         if self.tier is Tier.FUSE:
-            return Server(spec)
+            server = self._server or Server()
+            server.serve(spec, lock=lock.fileno())
+            return server
         if self.tier is Tier.KERNEL:
             base = os.path.join(self._state, "checkouts")
             tree = Checkouts(base, spec.uid, spec.gid).checkout(repo, spec.tree, spec.object_dirs)

@@ -12,7 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +21,7 @@ import msgspec
 from sandbox.errors import SandboxError
 from sandbox.jail.feature import Features
 from sandbox.repository import repository
+from sandbox.tiers.tier import Tier, available
 from supervisor import clock
 from supervisor.artifacts.provenance import attest
 from supervisor.artifacts.publish import publish_all
@@ -41,6 +42,7 @@ from supervisor.errors import (
     SupervisorError,
 )
 from supervisor.keeper.giveway import give_way
+from supervisor.keeper.mount import Server
 from supervisor.keeper.order import Order
 from supervisor.keeper.run import Run
 from supervisor.keeper.withdrawal import WithdrawnError, heed
@@ -83,17 +85,25 @@ def keep(order: Order, features: Features) -> Attempt:
     """
     # Whoever pauses the phase may tell us before there is a lane, which will look for itself.
     signal.signal(LOOK, signal.SIG_IGN)
-    board = Board(order.state)
-    sprint = board.sprint(order.sprint)
-    phase = _phase(sprint, order.phase)
-    if not phase.access.writes:
-        return _attempt(board, sprint, phase, order, features)
-    with _turn(board, sprint, order):
-        return _attempt(board, sprint, phase, order, features)
+    with ExitStack() as stack:
+        server = None
+        if Tier.FUSE in available(features):
+            server = stack.enter_context(Server())
+        board = Board(order.state)
+        sprint = board.sprint(order.sprint)
+        phase = _phase(sprint, order.phase)
+        if phase.access.writes:
+            stack.enter_context(_turn(board, sprint, order))
+        return _attempt(board, sprint, phase, order, features, server)
 
 
 def _attempt(
-    board: Board, sprint: SprintDir, phase: Phase, order: Order, features: Features
+    board: Board,
+    sprint: SprintDir,
+    phase: Phase,
+    order: Order,
+    features: Features,
+    server: Server | None,
 ) -> Attempt:
     seen = observe(sprint)
     phase = _as_ordered(seen, phase, order)
@@ -121,7 +131,7 @@ def _attempt(
         access=phase.access,
         round=seen.phases[phase.name].round if seen.phases[phase.name].round > 1 else None,
     )
-    run = Run(board, seen.record, sprint, phase, attempt, order, features)
+    run = Run(board, seen.record, sprint, phase, attempt, order, features, server)
     try:
         outcome = run.carry_out()
     except WithdrawnError:

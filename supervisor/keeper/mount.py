@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import socket
 import time
 from types import TracebackType
 from typing import Protocol, Self
@@ -61,30 +63,62 @@ class Mount(Protocol):
 
 
 class Server:
-    """Serves `spec` from a forked process. Leaving it kills the server if it still runs.
+    """A forked process that serves a mount. Leaving it kills the server if it still runs.
 
     A process that serves a mount must never start a child whose working directory is in it: that
     deadlocks in the kernel. So the keeper, which starts the jail, does not serve.
+
+    Args:
+        spec: what to serve; None: it stands by until `serve`. The sooner it is forked, the less
+            memory has it of what the keeper has touched, and the less has the keeper to copy.
     """
 
-    def __init__(self, spec: MountSpec) -> None:
+    def __init__(self, spec: MountSpec | None = None) -> None:
         self._ready, ready = os.pipe()
+        self._orders, orders = socket.socketpair()
         keeper = os.getpid()
         self._counter = Counter()
-        self._is_writable = spec.upper is not None
-        self.pid = os.fork()
+        self._is_writable = False
+        try:
+            self.pid = os.fork()
+        except BaseException:
+            for fd in (self._ready, ready):
+                os.close(fd)
+            self._orders.close()
+            orders.close()
+            raise
         if self.pid == 0:
             try:
                 os.close(self._ready)
-                # TERM, not KILL: what is still in the page cache is to reach the upper layer.
-                syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
-                if os.getppid() == keeper:
-                    server.serve(spec, ready, counter=self._counter)
+                self._orders.close()
+                _stand_by(keeper, orders, ready, self._counter)
             finally:
                 os._exit(1)
         os.close(ready)
+        orders.close()
         self._pidfd = os.pidfd_open(self.pid)
         self._reaped = False
+        self._is_open = True
+        if spec is not None:
+            self.serve(spec)
+
+    def serve(self, spec: MountSpec, *, lock: int | None = None) -> None:
+        """Has it mount and serve, in the namespaces that this process is in now.
+
+        Args:
+            lock: a descriptor that it is to keep open as long as it lives.
+        """
+        self._is_writable = spec.upper is not None
+        us = os.pidfd_open(os.getpid())
+        try:
+            fds = [us] if lock is None else [us, lock]
+            socket.send_fds(self._orders, [b"\0"], fds)
+            self._orders.sendall(pickle.dumps(spec))
+        except OSError:
+            pass  # it is dead, and `await_ready` says so
+        finally:
+            os.close(us)
+            self._orders.close()
 
     def __enter__(self) -> Self:
         return self
@@ -95,6 +129,13 @@ class Server:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kills the server if it still runs. Harmless when it is done already."""
+        if not self._is_open:
+            return
+        self._is_open = False
         if not self._reaped:
             # Also where it hangs: the kernel then aborts the connection, and the mount goes with
             # the namespace.
@@ -102,6 +143,7 @@ class Server:
             # One in state D (a disk that hangs) dies when the kernel lets it; it is not waited for.
             if readable(self._pidfd, _DEATH_S):
                 self._reap()
+        self._orders.close()
         os.close(self._ready)
         os.close(self._pidfd)
 
@@ -168,3 +210,37 @@ class Server:
         _, status = os.waitpid(self.pid, 0)
         self._reaped = True
         return status
+
+
+def _stand_by(keeper: int, orders: socket.socket, ready: int, counter: Counter) -> None:
+    """Waits for what to serve, and serves it. Returns where it is not wanted (any more)."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    # TERM, not KILL: what is still in the page cache is to reach the upper layer.
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != keeper:
+        return
+    said, fds, _, _ = socket.recv_fds(orders, 1, 2)
+    if not said:
+        return
+    with orders.makefile("rb") as rest:
+        spec: MountSpec = pickle.loads(rest.read())
+    orders.close()
+    _join(keeper, fds[0])
+    os.close(fds[0])
+    # Another user namespace has cleared it.
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() == keeper:
+        server.serve(spec, ready, counter=counter)
+
+
+def _join(pid: int, pidfd: int) -> None:
+    """Enters the user and mount namespaces of a process where they differ (setns(2), Linux 5.8)."""
+    kinds = {"user": syscalls.CLONE_NEWUSER, "mnt": syscalls.CLONE_NEWNS}
+    differ = sum(
+        kind
+        for name, kind in kinds.items()
+        if os.stat(f"/proc/{pid}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino
+    )
+    if differ:
+        syscalls.setns(pidfd, differ)

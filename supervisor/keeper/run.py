@@ -42,7 +42,7 @@ from supervisor.keeper.lane import (
 )
 from supervisor.keeper.layer import Layers
 from supervisor.keeper.lodging import seen_in
-from supervisor.keeper.mount import Mount
+from supervisor.keeper.mount import Mount, Server
 from supervisor.keeper.order import Order
 from supervisor.keeper.refresh import Refresh
 from supervisor.keeper.relay import hand_over
@@ -71,6 +71,7 @@ class Run:
         attempt: Attempt,
         order: Order,
         features: Features,
+        server: Server | None = None,
     ) -> None:
         self._board = board
         self._record = record
@@ -79,6 +80,7 @@ class Run:
         self._attempt = attempt
         self._order = order
         self._features = features
+        self._server = server
         self._lane = LaneDir(attempt.lane_path)
         self._layers = Layers(board, sprint)
         self._started = time.monotonic()
@@ -219,7 +221,7 @@ class Run:
         tier = choose(self._features, self._record.mount, self._record.require)
         check_network(tier, self._phase)
         name = lineage.layer_id(self._record.id, self._phase.name, self._attempt.n)
-        return Hold(tier, self._features, self._board.path, name, uid)
+        return Hold(tier, self._features, self._board.path, name, uid, self._server)
 
     def _make_git(self, repo: Repository, uid: int, gid: int) -> gitdir.GitDir:
         """The lane's git directory. Its index and refs are made once a snapshot, and copied."""
