@@ -154,7 +154,7 @@ def test_what_cannot_be_worked_with_is_said_in_one_line(
 def test_the_environment_of_git_does_not_mislead(host: Path, tmp_path: Path) -> None:
     other = make_repository(tmp_path / "other", {"x": "x\n"})
     code = (
-        "import sys; from pathlib import Path; from sandbox import repository\n"
+        "import sys; from pathlib import Path; from sandbox.repository import repository\n"
         "found = repository.find(Path(sys.argv[1])); print(found.root, found.commit)"
     )
     env = {
