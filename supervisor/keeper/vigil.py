@@ -135,9 +135,11 @@ class Vigil:
                     self._look_whether_stopped(child)
                 refresh_at = now + _REFRESH_S
             if logs is not None and tend_at is not None and now >= tend_at:
-                logs.tend(now)
-                poll.register(logs.fileno(), select.POLLIN)
-                tend_at = None
+                if logs.tend(now):
+                    poll.register(logs.fileno(), select.POLLIN)
+                    tend_at = None
+                else:
+                    tend_at = now + _REFRESH_S
             if child.has_exited and self._stuck_at is None:
                 self._stuck_at = now + _DEATH_S
             if self._stuck_at is not None and now >= self._stuck_at:
