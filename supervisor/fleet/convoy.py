@@ -15,7 +15,7 @@ from supervisor.board import shortage
 from supervisor.board.board import Board, SprintDir
 from supervisor.config.config import Config
 from supervisor.config.schema import Hooks
-from supervisor.fleet.fleet import Fleet, keeper_log
+from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.hook import HookRunner
 from supervisor.fleet.plan import Planned, begin_on, ripened
 from supervisor.fleet.reaper import reap
@@ -51,6 +51,7 @@ class Convoy:
         repo: Repository,
         wanted: Config,
         planned: list[Planned],
+        template: Template,
         *,
         look: Look,
         read_hooks: Callable[[], Hooks | None],
@@ -60,6 +61,7 @@ class Convoy:
         self._repo = repo
         self._wanted = wanted
         self._planned = planned
+        self._template = template
         self._read_hooks = read_hooks
         self._fleets: list[Fleet] = []
         self._waiting: list[anyio.CancelScope] = []
@@ -105,7 +107,7 @@ class Convoy:
                 offset = 0 if one.is_new else _end(one.sprint)
                 show.add(one.sprint, offset)
                 hooks.add(one.sprint, offset)
-        with Template(keeper_log(self.board), str(self._repo.root)) as template:
+        with self._template as template:
 
             async def drive(one: Planned) -> None:
                 if one.sprint is None:

@@ -25,7 +25,7 @@ from supervisor.board.owner import observe as observe_pid
 from supervisor.board.request import request_end
 from supervisor.board.watch import Watch
 from supervisor.errors import ArtifactError, BoardError, SupervisorError
-from supervisor.fleet.template import SpawnRefusedError, Template
+from supervisor.fleet.template import SpawnRefusedError, Template, keeper_log
 from supervisor.keeper.order import Order
 from supervisor.model.decide import Bury, PhaseState, SprintState, Start, decide
 from supervisor.model.liveness import Liveness, Sight, can_see
@@ -217,7 +217,7 @@ class Fleet:
             if self._deaths >= _DEATHS:
                 raise SupervisorError(
                     f"no keeper could be started: {refusal}, {self._deaths} times in a row",
-                    hint=f"see {keeper_log(self._board)}",
+                    hint=f"see {keeper_log(self._board.path)}",
                 ) from None
             self._hold(f"no keeper can be started: {refusal}")
 
@@ -254,7 +254,7 @@ class Fleet:
         if self._duds >= _STARTS_WITHOUT_CLAIM:
             raise SupervisorError(
                 f"{self._duds} keepers in a row ended before they had claimed anything",
-                hint=f"see {keeper_log(self._board)}",
+                hint=f"see {keeper_log(self._board.path)}",
             )
         self._pass_on_pauses(seen)
 
@@ -321,11 +321,6 @@ class Fleet:
 
     def _is_writer_starting(self, seen: SprintView) -> bool:
         return any(seen.graph[name].access.writes for name, _ in self._starting)
-
-
-def keeper_log(board: Board) -> str:
-    """The file that takes what templates and keepers print: nothing, unless something is wrong."""
-    return os.path.join(board.path, "keeper.log")
 
 
 def _runs(pid: int) -> bool:

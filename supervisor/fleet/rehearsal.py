@@ -8,7 +8,7 @@ that stay shared.
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ from sandbox.repository import gitdir, repository
 from supervisor import clock
 from supervisor.artifacts import provenance
 from supervisor.artifacts.refusal import require
+from supervisor.board import disk
 from supervisor.board.board import Board, SprintDir
 from supervisor.board.observe import observe
 from supervisor.board.owner import stamp, this_process
@@ -28,16 +29,19 @@ from supervisor.model import lineage, name
 from supervisor.model.phase import Access, Agent, Phase
 from supervisor.model.record import AttemptState, Outcome, Snapshot, Sprint
 
-_SHARED_MEMORY = "/dev/shm"
 _NO_OBJECT = "0" * 40
 
 
-def rehearse(top: str, features: Features) -> None:
-    """Takes a sprint of two phases to its end, on a board of its own that is then removed, and
-    looks at the repository at `top`. What does not work here will be told by who needs it."""
+def rehearse(state: str, top: str, features: Features) -> None:
+    """Takes a sprint of two phases to its end, on a board of its own inside of `state` that is then
+    removed, and looks at the repository at `top`. What does not work here will be told by who needs
+    it."""
+    place = disk.tmp_path(state)
     try:
-        with tempfile.TemporaryDirectory(prefix="nanosup-", dir=_quick_directory()) as place:
+        try:
             _run(Path(place))
+        finally:
+            shutil.rmtree(place, ignore_errors=True)  # or `sweep` does, where we are killed
         gitdir.identity(repository.find(Path(top)))
         uid, _ = namespace.lane_ids()
         survey.survey(uid=uid, targets=[top], environment=os.environ, home_read=[])
@@ -47,12 +51,8 @@ def rehearse(top: str, features: Features) -> None:
         pass
 
 
-def _quick_directory() -> str | None:
-    return _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else None
-
-
 def _run(directory: Path) -> None:
-    board = Board(directory / "state")
+    board = Board(directory)
     base = Snapshot(commit=_NO_OBJECT, tree=_NO_OBJECT, base_tree=_NO_OBJECT, epoch_ns=0)
     first = Phase(name="first", agents=("agent",), access=Access.READ)
     second = Phase(name="second", agents=("agent",), depends_on=("first",), access=Access.READ)

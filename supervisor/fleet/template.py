@@ -26,6 +26,11 @@ _ANSWER_S = 10.0
 _END_S = 5.0
 
 
+def keeper_log(state: str) -> str:
+    """What keepers print, when something is wrong; `state` is the board's directory."""
+    return os.path.join(state, "keeper.log")
+
+
 class SpawnRefusedError(Exception):
     """Raised when no keeper can be forked just now: no processes or memory are left, or the
     template was killed. Another try may do better.
@@ -56,11 +61,23 @@ class Template:
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
-    def __enter__(self) -> Template:
+    def begin(self) -> None:
+        """Has it get ready. Whatever hinders that, `spawn` tries again."""
         try:
-            self._begin()
+            if self._process is None:
+                self._begin()
         except OSError:
-            pass  # `spawn` tries again
+            pass
+
+    def dismiss(self) -> None:
+        """Lets it end, by itself, if it is still there, and does not wait."""
+        if self._process is not None:
+            self._answers.close()
+            self._socket.close()
+            self._process = None
+
+    def __enter__(self) -> Template:
+        self.begin()
         return self
 
     def __exit__(
@@ -145,7 +162,7 @@ def serve(requests: socket.socket, state: str, top: str) -> None:
     from supervisor.keeper import keeper
 
     features = host.probe(state)
-    rehearse(top, features)
+    rehearse(state, top, features)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: keepers report on the board
     gc.collect()
     gc.freeze()  # keeps the collector from writing to, and so copying, the pages that forks share
