@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -129,7 +129,7 @@ def tables(options: Options) -> str:
         "(least–most); the ratio is the median of each round's own. Both sides take turns. CPU of\n"
         "the servers, ours / theirs, says more than the clock where the machine has other work.\n"
     )
-    memory = "" if bench.only else _memory(small, large, bench.rounds)
+    memory = "" if bench.only else _memory(large)
     text = table(head, [row.cells() for row in bench.rows])
     return f"## Mounts\n\n{about}\n{text}\n{memory}"
 
@@ -366,13 +366,8 @@ def _compiling(bench: Bench, small: Path) -> None:
     )
 
 
-def _memory(small: Path, large: Path, rounds: int) -> str:
-    fresh: list[int] = []
-    with ExitStack() as stack:
-        for _ in range(rounds):
-            place = stack.enter_context(lane(small, writes=False))
-            os.listdir(place.path)
-            fresh.append(place.pss_bytes())
+def _memory(large: Path) -> str:
+    """Of a server that is forked from this process; `supervise` has what one takes in a fleet."""
     with lane(large, writes=False) as place:
         before = place.pss_bytes()
         _find(place)
@@ -380,7 +375,6 @@ def _memory(small: Path, large: Path, rounds: int) -> str:
         timed(["sh", "-c", _READ_ALL], place.path)
         whole = place.pss_bytes()
     rows = [
-        ["PSS of a fresh lane's server", f"{median(fresh) / 1e6:.1f} MB", "≤ 6 MB"],
         ["grown by a full walk of B", f"{walked / 1e6:.1f} MB", "≤ 100 MB"],
         ["PSS after every file was read, too", f"{whole / 1e6:.1f} MB", "≤ 100 MB"],
         ["a node of B, on average", f"{walked / _count(large):.0f} bytes", "< 1 KB"],

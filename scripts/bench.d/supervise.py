@@ -190,7 +190,8 @@ def _our_log(megabytes: int) -> float | None:
 def _lanes(options: Options) -> str:
     """Memory and idle CPU of lanes."""
     rows = [_lanes_row(count) for count in ((20,) if options.quick else (_LANES_MANY, 100))]
-    head = ["lanes", "PSS of one: keeper, file system server, jail and `sleep`", "of all",
+    head = ["lanes", "PSS of one: keeper, file system server, jail and `sleep`",
+            "of its file system server alone", "of all",
             f"CPU of one core while idle, `up` included, over {_IDLE_S:g} s"]  # fmt: skip
     return f"{table(head, rows)}\n"
 
@@ -205,12 +206,18 @@ def _lanes_row(count: int) -> list[str]:
             owners = [json.loads(path.read_text())["pid"] for path in _owners(repository)]
             lanes = [pid for owner in owners for pid in _descend(owner)]
             pss = sum(map(_pss, lanes))
+            pulses = [json.loads(p.read_text()) for p in _pulses(repository)]
+            servers = sum(_pss(pulse["server_pid"]) for pulse in pulses) / len(pulses)
             # Keepers are children of the template, which is one of `up`.
             everyone = {*lanes, *_descend(up.pid)}
             before = sum(map(_cpu_s, everyone))
             time.sleep(_IDLE_S)
             cpu = (sum(map(_cpu_s, everyone)) - before) / _IDLE_S
-    return [str(count), f"{pss / count / 1e6:.1f} MB", f"{pss / 1e6:.0f} MB", f"{cpu * 100:.2f} %"]
+    return [
+        str(count),
+        *(f"{pss / count / 1e6:.1f} MB", f"{servers / 1e6:.1f} MB", f"{pss / 1e6:.0f} MB"),
+        f"{cpu * 100:.2f} %",
+    ]
 
 
 @contextmanager
@@ -247,6 +254,10 @@ def _marks(repository: Path) -> list[Path]:
 
 def _owners(repository: Path) -> list[Path]:
     return list(repository.glob(".git/nanosup/sprints/*/phases/*/attempts/*/owner.json"))
+
+
+def _pulses(repository: Path) -> list[Path]:
+    return list(repository.glob(".git/nanosup/sprints/*/phases/*/attempts/*/pulse.json"))
 
 
 def _log_size(repository: Path) -> int:
