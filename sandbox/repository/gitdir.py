@@ -111,7 +111,8 @@ def _fsmonitor(location: str, changes: str | None) -> str:
     return _FSMONITOR.format(hook=_quoted(hook))
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes) -> None:
+    """Puts a file that all may read in the place of the one that is there, if any."""
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "wb") as file:
@@ -144,7 +145,7 @@ def record_refs(repo: Repository, path: Path) -> None:
     content = b"# pack-refs with: sorted \n"
     content += b"".join(b"%s %s\n" % (target, name) for name, target in sorted(lines))
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, content)
+    replace(path, content)
 
 
 def _copy(source: Path, target: Path) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from sandbox.git.indexfile import Builder, CachedTree
 from sandbox.git.smudge import NOTHING, Rules, to_worktree
 from sandbox.git.store import Store
 from sandbox.git.touched import FIRST_TOKEN
+from sandbox.repository.gitdir import replace
 from sandbox.repository.repository import Repository
 from sandbox.union.strata import open_strata, walk_stats
 
@@ -134,12 +134,4 @@ def record(
         extensions += extension.untracked(root, os.fsencode(location), _exclude(repo))
     data = builder.build(root, extensions)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            os.fchmod(file.fileno(), 0o644)
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    replace(path, data)

@@ -41,15 +41,7 @@ def renew(directory: str, beat: Beat) -> None:
         BoardError: it cannot be written.
         NotFoundError: the attempt is gone.
     """
-    path = os.path.join(directory, FILE)
-    tmp = disk.tmp_path(directory)
-    with disk.explained(path):
-        try:
-            disk.write_file(tmp, document.encode(beat), sync=False)
-            os.rename(tmp, path)
-        except BaseException:
-            disk.remove(tmp)
-            raise
+    disk.replace(os.path.join(directory, FILE), document.encode(beat))
 
 
 def has_begun(directory: str) -> bool:

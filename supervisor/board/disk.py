@@ -178,6 +178,24 @@ def publish_file(tmp: str, path: str) -> None:
             raise
 
 
+def replace(path: str, data: bytes) -> None:
+    """Puts a file in the place of the one that is there, if any: the last wins. Not written
+    through, so only for what means nothing after a crash.
+
+    Raises:
+        BoardError: it cannot be written.
+        NotFoundError: its directory is gone.
+    """
+    tmp = tmp_path(os.path.dirname(path))
+    with explained(path):
+        try:
+            write_file(tmp, data, sync=False)
+            os.rename(tmp, path)
+        except BaseException:
+            remove(tmp)
+            raise
+
+
 def remove(path: str) -> None:
     """Removes something half-made, as far as that can be done."""
     try:

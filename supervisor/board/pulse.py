@@ -36,15 +36,7 @@ class Pulse(msgspec.Struct, frozen=True, kw_only=True):
 
 def write(attempt_path: str, pulse: Pulse) -> None:
     """Replaces the pulse of an attempt. Not written through: it means nothing after a crash."""
-    path = os.path.join(attempt_path, FILE)
-    tmp = disk.tmp_path(attempt_path)
-    with disk.explained(path):
-        try:
-            disk.write_file(tmp, document.encode(pulse), sync=False)
-            os.rename(tmp, path)
-        except BaseException:
-            disk.remove(tmp)
-            raise
+    disk.replace(os.path.join(attempt_path, FILE), document.encode(pulse))
 
 
 class LanePulse:
