@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,18 @@ MACHINE = os.uname().machine
 
 class Stopped(Exception):  # noqa: N818 (no error: what is hoped for)
     """What was tried had no effect."""
+
+
+def connected(address: tuple[str, int], *, timeout_s: float) -> str:
+    """Connects to a server on the host, or raises.
+
+    In a network namespace of its own a port that nobody listens at may be the very one that the
+    kernel picks for the caller: TCP then connects it to itself.
+    """
+    with socket.create_connection(address, timeout=timeout_s) as channel:
+        if channel.getsockname() == channel.getpeername():
+            raise Stopped("connected to itself")
+        return f"{address}: connected"
 
 
 @dataclass

@@ -5,13 +5,12 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from base import NEVER, ROOT, Context, Stopped, attempt
+from base import NEVER, ROOT, Context, Stopped, attempt, connected
 
 
 @attempt("TCP to the host's loopback", "network")
 def tcp(context: Context) -> str:
-    with socket.create_connection(("127.0.0.1", context.tcp_port), timeout=2):
-        return "connected"
+    return connected(("127.0.0.1", context.tcp_port), timeout_s=2)
 
 
 @attempt("UDP to the host's loopback", "network")
@@ -26,8 +25,7 @@ def udp(context: Context) -> str:
 
 @attempt("the cloud's metadata address", "network", control=NEVER)
 def metadata(context: Context) -> str:
-    with socket.create_connection(("169.254.169.254", 80), timeout=1):
-        return "connected"
+    return connected(("169.254.169.254", 80), timeout_s=1)
 
 
 @attempt("DNS to the host's resolver", "network", control=NEVER)

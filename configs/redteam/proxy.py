@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from base import NET, NEVER, Context, Stopped, attempt
+from base import NET, NEVER, Context, Stopped, attempt, connected
 
 _LANES = (NET,)
 
@@ -139,9 +139,8 @@ def around(context: Context) -> str:
     failure: Exception = Stopped("nothing was tried")
     for address in (("127.0.0.1", context.tcp_port), ("1.1.1.1", 53), ("169.254.169.254", 80)):
         try:
-            with socket.create_connection(address, timeout=1):
-                return f"{address}: connected"
-        except OSError as error:
+            return connected(address, timeout_s=1)
+        except (OSError, Stopped) as error:
             failure = error
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
         channel.settimeout(0.5)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 
 from sandbox.errors import HostError
 from sandbox.jail.feature import Features
@@ -113,8 +114,17 @@ def _attacks(
         return answers
 
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-        for (held, access), answers in zip(lanes, pool.map(attack, lanes), strict=True):
-            yield held, access, answers
+        for alone, group in groupby(lanes, key=lambda lane: _shares_its_user(lane[0])):
+            members = list(group)
+            answered = map(attack, members) if alone else pool.map(attack, members)
+            for (held, access), answers in zip(members, answered, strict=True):
+                yield held, access, answers
+
+
+def _shares_its_user(held: Tier | None) -> bool:
+    """Whether a lane's processes are counted together with those of others: then one that takes
+    all that it may have leaves none to its neighbours."""
+    return held is not None and not held.namespaced
 
 
 def _guard(answer: dict[str, str], held: Tier) -> str:
