@@ -185,7 +185,8 @@ def cgroups(context: Context) -> str:
 def site_packages(context: Context) -> str:
     import sysconfig
 
-    path = Path(sysconfig.get_paths()["purelib"], "nanosup_redteam.pth")
+    # Of its own name: for control, two of these run at once.
+    path = Path(sysconfig.get_paths()["purelib"], f"nanosup_redteam_{os.getpid()}.pth")
     path.touch()
     path.unlink()
     return str(path)
