@@ -248,20 +248,26 @@ def _repository(directory: Path, count: int, script: str, **keys: object) -> Pat
     return top
 
 
+def _of_attempts(repository: Path, name: str) -> list[Path]:
+    """The file of this name of each attempt; not those of what is half-made, which may vanish."""
+    attempts = ".git/nanosup/sprints/[0-9]*/phases/*/attempts/[0-9]*"
+    return list(repository.glob(f"{attempts}/{name}"))
+
+
 def _marks(repository: Path) -> list[Path]:
-    return list(repository.glob(".git/nanosup/sprints/*/phases/*/attempts/*/lane/outputs/up"))
+    return _of_attempts(repository, "lane/outputs/up")
 
 
 def _owners(repository: Path) -> list[Path]:
-    return list(repository.glob(".git/nanosup/sprints/*/phases/*/attempts/*/owner.json"))
+    return _of_attempts(repository, "owner.json")
 
 
 def _pulses(repository: Path) -> list[Path]:
-    return list(repository.glob(".git/nanosup/sprints/*/phases/*/attempts/*/pulse.json"))
+    return _of_attempts(repository, "pulse.json")
 
 
 def _log_size(repository: Path) -> int:
-    logs = repository.glob(".git/nanosup/sprints/*/phases/*/attempts/*/stdout.log")
+    logs = _of_attempts(repository, "stdout.log")
     return sum(log.stat().st_size for log in logs)
 
 
