@@ -29,7 +29,7 @@ from supervisor.board.request import request_end
 from supervisor.errors import FencedError, HeldError, TokenError
 from supervisor.keeper.giveway import give_way
 from supervisor.model import lineage, token
-from supervisor.model.liveness import Liveness
+from supervisor.model.liveness import Liveness, before_first_beat
 from supervisor.model.record import AttemptState, Outcome, Owner, Snapshot
 from supervisor.model.token import Token
 
@@ -242,13 +242,8 @@ def _end_keeper(attempt: Attempt) -> None:
 
 def _for_turn(owner: Owner, made: Token) -> Owner:
     """The owner of the turn: this process until the claim is there, then the claim."""
-    me = this_process()
     return msgspec.structs.replace(
-        owner,
-        boot_id=me.boot_id,
-        pid=me.pid,
-        pid_ns=me.pid_ns,
-        start_ticks=me.start_ticks,
+        before_first_beat(owner),
         giver=None,
         serves=f"{made.sprint}/{made.phase}/{made.attempt}",
     )

@@ -19,7 +19,6 @@ from sandbox.jail.feature import Features
 from sandbox.jail.jail import ENTRY_FD, REPORT_FD, Bind, JailSpec, Mask, operations
 from sandbox.jail.landlock import writes_only_below
 
-_F_SETFD, _FD_CLOEXEC = 2, 1
 _CLOSE_RANGE_CLOEXEC = 4
 _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_FILTER_FLAG_LOG, _SECCOMP_FILTER_FLAG_NEW_LISTENER = 2, 8
@@ -95,8 +94,7 @@ def entry_of(
     if features.confined:
         domain = writes_only_below(features.landlock_abi, writable(spec))
         steps += step.landlock(domain, machine)
-    for fd in (ENTRY_FD, REPORT_FD):
-        call("close-on-exec", "fcntl", fd, _F_SETFD, _FD_CLOEXEC)
+    steps += (step.close_on_exec(machine, fd) for fd in (ENTRY_FD, REPORT_FD))
     # Nothing else is open, as far as anybody knows (Linux 5.11).
     call("close-on-exec", "close_range", 3, 0xFFFF_FFFF, _CLOSE_RANGE_CLOEXEC, may_fail=True)
     if filter_program is None:

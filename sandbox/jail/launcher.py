@@ -42,7 +42,6 @@ _CLONE_NEWPID, _CLONE_NEWNET = 0x2000_0000, 0x4000_0000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MNT_DETACH = 2
 _O_WRONLY_CLOEXEC = 0x1 | 0x8_0000
-_F_SETFD, _FD_CLOEXEC = 2, 1
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _TIOCSCTTY, _TIOCSPGRP = 0x540E, 0x5410
 _SIGACTION_BYTES = 32
@@ -145,9 +144,9 @@ def launcher(machine: str, launch: Launch) -> Launcher:
     call("mount", proc, step.text("/proc"), proc, _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, 0)
     for unseen in _UNSEEN:  # not mounted, or locked by a user namespace (mount_namespaces(7))
         call("umount2", step.text(unseen), _MNT_DETACH, may_fail=True)
-    score = ("/proc/self/oom_score_adj", _OOM_SCORE)
-    call("openat", step.AT_FDCWD, step.text(score[0]), _O_WRONLY_CLOEXEC, into=0, may_fail=True)
-    call("write", Slot(0), Constant(score[1]), len(score[1]), may_fail=True)
+    score = step.text("/proc/self/oom_score_adj")
+    call("openat", step.AT_FDCWD, score, _O_WRONLY_CLOEXEC, into=0, may_fail=True)
+    call("write", Slot(0), Constant(_OOM_SCORE), len(_OOM_SCORE), may_fail=True)
     call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, 0, may_fail=True)  # a kernel without keyrings
     if launch.terminal is Terminal.OTHERS:
         call("setsid")
@@ -183,7 +182,7 @@ def launcher(machine: str, launch: Launch) -> Launcher:
     steps.append(("ppoll(2)", step.call(machine, "ppoll", *polled, last=1)))
     call("umask", _UMASK)
     call("chdir", step.text("/"))
-    call("fcntl", launch.report_fd, _F_SETFD, _FD_CLOEXEC)
+    steps.append(step.close_on_exec(machine, launch.report_fd))
     call("close_range", launch.report_fd + 1, 0xFFFF_FFFF, 0)
     steps.append((launch.path, Exec(step.encoded(launch.path))))
     return Launcher(

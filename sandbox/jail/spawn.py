@@ -115,7 +115,6 @@ def _plan(image: Image, first: int) -> Launch:
     """What the launcher does; `first` is where the descriptors begin that are only for it."""
     groups = range(first + 3, first + 3 + len(image.groups))
     terminal_fd = _terminal_of(image) if image.terminal else 0
-    limits = {resource.RLIMIT_CORE: _NO_CORE, **image.limits}
     return Launch(
         path=image.argv[0],
         report_fd=first,
@@ -124,7 +123,7 @@ def _plan(image: Image, first: int) -> Launch:
         group_fds=tuple(groups),
         netns_fd=groups.stop if image.netns is not None else None,
         ids=(image.uid, image.gid) if os.getuid() != image.uid else None,
-        limits={kind: allowed(kind, limit) for kind, limit in limits.items()},
+        limits=settable(image.limits),
         terminal=_whose(image.fds[terminal_fd]) if image.terminal else None,
         terminal_fd=terminal_fd,
         scoped=image.scoped,
@@ -174,7 +173,10 @@ def executable(name: str, content: bytes) -> int:
         os.close(writable)
 
 
-def allowed(kind: int, limit: int) -> int:
-    """A limit that may be set: `limit`, or the present hard one where that is lower."""
-    hard = resource.getrlimit(kind)[1]
-    return limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+def settable(limits: Mapping[int, int]) -> dict[int, int]:
+    """`limits` (resource.RLIMIT_* → limit), none above the present hard one, and no core dumps."""
+    found = {}
+    for kind, limit in {resource.RLIMIT_CORE: _NO_CORE, **limits}.items():
+        hard = resource.getrlimit(kind)[1]
+        found[kind] = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    return found

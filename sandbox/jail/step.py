@@ -42,6 +42,7 @@ _NUMBERS = {
 
 AT_FDCWD = -100
 _O_PATH_CLOEXEC = 0x20_0000 | 0x8_0000
+_F_SETFD, _FD_CLOEXEC = 2, 1
 _LANDLOCK_RULE_PATH_BENEATH = 1
 
 
@@ -59,6 +60,11 @@ def call(
     last: int | None = None,
 ) -> Call:
     return Call(number(machine, name), arguments, into, may_fail, last)
+
+
+def close_on_exec(machine: str, fd: int) -> tuple[str, Step]:
+    """Has the program that comes next not get a descriptor; with the step's name."""
+    return "close-on-exec", call(machine, "fcntl", fd, _F_SETFD, _FD_CLOEXEC)
 
 
 def encoded(path: str) -> bytes:

@@ -31,7 +31,6 @@ from sandbox.tiers.mediator import Mediator
 
 SWEEP_S = 20.0
 
-_NO_CORE = 1  # as in spawn.py
 _PR_SET_DUMPABLE = 4
 _STDIO = (0, 1, 2)
 
@@ -182,9 +181,8 @@ def _exec(
         else:
             os.setsid()
         syscalls.join_session_keyring()
-        for kind, limit in {resource.RLIMIT_CORE: _NO_CORE, **limits}.items():
-            allowed = spawn.allowed(kind, limit)
-            resource.setrlimit(kind, (allowed, allowed))
+        for kind, limit in spawn.settable(limits).items():
+            resource.setrlimit(kind, (limit, limit))
         os.umask(0o022)
         os.chdir(confinement.cwd)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:

@@ -31,15 +31,18 @@ def up(
 ) -> int:
     """Run the fleet: begin a sprint, or go on with one that was interrupted."""
     from supervisor.commands import up as command
+    from supervisor.fleet.ask import Ask
 
     return command.run(
-        goals=goals,
-        agent=agent,
-        graph=graph,
-        stack=stack,
-        detach=detach,
-        plain=plain,
-        as_json=as_json,
+        Ask(
+            goals=goals,
+            agent=agent,
+            graph=graph,
+            stack=stack,
+            detach=detach,
+            plain=plain,
+            as_json=as_json,
+        )
     )
 
 

@@ -27,6 +27,7 @@ from supervisor.config.config import Config
 from supervisor.config.schema import Hooks
 from supervisor.errors import ConfigError, SupervisorError
 from supervisor.fleet import sprint
+from supervisor.fleet.ask import Ask
 from supervisor.fleet.convoy import Convoy
 from supervisor.fleet.plan import plan
 from supervisor.fleet.show import Look
@@ -42,24 +43,13 @@ from supervisor.views.views import status_document
 _CODES = {SprintState.COMPLETED: 0, SprintState.BLOCKED: 16}
 
 
-def run(
-    here: Place,
-    template: Template,
-    *,
-    goals: tuple[str, ...],
-    agent: str | None,
-    graph: str | None,
-    stack: bool | None,
-    detach: bool,
-    plain: bool,
-    as_json: bool,
-) -> int:
+def run(here: Place, template: Template, ask: Ask) -> int:
     """Everything that can be wrong is found before any lane is started.
 
     Args:
         template: is left as it is where the fleet runs in a process of its own.
     """
-    wanted = config.load(here.top, agent=agent, graph=graph)
+    wanted = config.load(here.top, agent=ask.agent, graph=ask.graph)
     repo = repository.find(here.top)
     sprint.check_agents(wanted.agents, here.top)
     sprint.check_hooks(wanted.hooks, here.top)
@@ -71,18 +61,17 @@ def run(
     if not features.row(Mechanism.LAYER_FORMAT).ok:
         board.prepare()  # one that cannot be written at all is to be called that
     held = enforced(features, wanted)
-    if stack is None:
-        stack = wanted.workspace.stack
+    stack = wanted.workspace.stack if ask.stack is None else ask.stack
     _warn_of_dirt(repo, wanted)
     if held is not tier.Tier.FUSE:
         print(f"nanosup: {tier.describe(held)}", file=sys.stderr)
-    is_plain = plain or detach or not sys.stdout.isatty()
-    look = Look.JSON if as_json else Look.PLAIN if is_plain else Look.LIVE
+    is_plain = ask.plain or ask.detach or not sys.stdout.isatty()
+    look = Look.JSON if ask.as_json else Look.PLAIN if is_plain else Look.LIVE
     with ExitStack() as beginning:
         # Until we are known to run them: of two that are asked for the same at the same moment,
         # the second is to find the sprints of the first, and that they are run.
         beginning.enter_context(sprint.beginning(board))
-        planned = plan(board, repo, wanted, goals, stack=stack)
+        planned = plan(board, repo, wanted, ask.goals, stack=stack)
         for one in planned:
             if one.sprint is not None:
                 # A keeper may have been killed just before it did.
@@ -97,7 +86,7 @@ def run(
             look=look,
             read_hooks=lambda: _hooks(here.top, board, repo),
         )
-        return (_detached if detach else _drive)(convoy, beginning.close)
+        return (_detached if ask.detach else _drive)(convoy, beginning.close)
 
 
 def _drive(convoy: Convoy, announce: Callable[[], object]) -> int:

@@ -73,7 +73,7 @@ class Template:
         """Lets it end, by itself, if it is still there, and does not wait."""
         if self._process is not None:
             self._answers.close()
-            self._socket.close()
+            self._socket.close()  # it reads the end, and ends
             self._process = None
 
     def __enter__(self) -> Template:
@@ -139,16 +139,15 @@ class Template:
         self._answers = ours.makefile("rb")
 
     def _end(self) -> None:
-        if self._process is None:
+        process = self._process
+        self.dismiss()
+        if process is None:
             return
-        self._answers.close()
-        self._socket.close()  # it reads the end, and ends
         try:
-            self._process.wait(_END_S)
+            process.wait(_END_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+            process.kill()
+            process.wait()
 
 
 def serve(requests: socket.socket, state: str, top: str) -> None:

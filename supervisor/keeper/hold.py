@@ -33,8 +33,7 @@ class Hold:
     Args:
         state: the board's directory.
         name: of its room.
-        server: stands by to serve the mount, where the tier has one; None: it is forked when it is
-            needed.
+        server: stands by to serve the mount; None where no lane of this host can have one.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class Hold:
         state: str,
         name: str,
         uid: int,
-        server: Server | None = None,
+        server: Server | None,
     ) -> None:
         self.tier = tier
         self._server = server
@@ -96,9 +95,9 @@ class Hold:
     ) -> Mount:
         """The lane's view of the repository."""
         if self.tier is Tier.FUSE:
-            server = self._server or Server()
-            server.serve(spec, lock=lock.fileno())
-            return server
+            assert self._server is not None
+            self._server.serve(spec, lock=lock.fileno())
+            return self._server
         if self.tier is Tier.KERNEL:
             base = os.path.join(self._state, "checkouts")
             tree = Checkouts(base, spec.uid, spec.gid).checkout(repo, spec.tree, spec.object_dirs)

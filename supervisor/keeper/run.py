@@ -71,7 +71,7 @@ class Run:
         attempt: Attempt,
         order: Order,
         features: Features,
-        server: Server | None = None,
+        server: Server | None,
     ) -> None:
         self._board = board
         self._record = record

@@ -88,13 +88,7 @@ def before_first_beat(owner: Owner) -> Owner:
     """Who is to be judged in place of a lease that no beat has begun yet: who hands it over."""
     if owner.giver is None:
         return owner
-    return msgspec.structs.replace(
-        owner,
-        boot_id=owner.giver.boot_id,
-        pid_ns=owner.giver.pid_ns,
-        pid=owner.giver.pid,
-        start_ticks=owner.giver.start_ticks,
-    )
+    return msgspec.structs.replace(owner, **msgspec.structs.asdict(owner.giver))
 
 
 def can_see(owner: Owner, here: Identity) -> bool:
