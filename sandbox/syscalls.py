@@ -12,6 +12,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -20,9 +21,9 @@ CLONE_NEWNS = 0x0002_0000
 CLONE_NEWUSER = 0x1000_0000
 CLONE_NEWNET = 0x4000_0000
 
-# linux/mount.h
 MADV_DONTNEED = 4
 
+# linux/mount.h
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
@@ -34,6 +35,18 @@ MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MNT_FORCE = 0x1
 MNT_DETACH = 0x2
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+_MOUNT_ATTR = struct.Struct("=QQQQ")
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 0x4
+_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_AT_RECURSIVE = 0x8000
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_MOUNT_SETATTR = 442
 
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
@@ -81,6 +94,12 @@ def _check(result: int, *names: bytes | str | None) -> int:
     return result
 
 
+def _call(number: int, *arguments: Any, names: tuple[bytes | str, ...] = ()) -> int:
+    """syscall(2), for what the libc has no function for; whole registers for numbers."""
+    whole = (ctypes.c_long(each) if isinstance(each, int) else each for each in arguments)
+    return _check(_libc.syscall(ctypes.c_long(number), *whole), *names)
+
+
 def unshare(flags: int) -> None:
     """unshare(2). CLONE_NEWUSER is refused (EINVAL) to a process with more than one thread."""
     _check(_libc.unshare(flags))
@@ -108,6 +127,32 @@ def mount(source: str, target: str, fstype: str | None, flags: int, data: str = 
 def umount2(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def open_tree(path: str) -> int:
+    """open_tree(2), OPEN_TREE_CLONE: a copy, mounted nowhere, of what is mounted at `path` and
+    below. Returns a descriptor, which is close-on-exec."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE
+    return _call(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags, names=(path,))
+
+
+def move_mount(tree: int, target: str) -> None:
+    """move_mount(2): mounts `tree`, of `open_tree`, at `target`, no symbolic link."""
+    to = (_AT_FDCWD, os.fsencode(target))
+    _call(_SYS_MOVE_MOUNT, tree, b"", *to, _MOVE_MOUNT_F_EMPTY_PATH, names=(target,))
+
+
+def mount_setattr(
+    where: int | str, *, add: int, propagation: int = 0, recursive: bool = False
+) -> None:
+    """mount_setattr(2) of a path, or of a tree that `open_tree` has returned."""
+    flags = _AT_RECURSIVE if recursive else 0
+    attributes = _MOUNT_ATTR.pack(add, 0, propagation, 0)
+    if isinstance(where, int):
+        at: tuple[int, bytes, int] = (where, b"", flags | _AT_EMPTY_PATH)
+    else:
+        at = (_AT_FDCWD, os.fsencode(where), flags)
+    _call(_SYS_MOUNT_SETATTR, *at, attributes, len(attributes), names=(at[1],))
 
 
 def prctl(option: int, argument: int) -> None:
@@ -218,8 +263,7 @@ def join_session_keyring() -> None:
     """
     number = _SYS_KEYCTL.get(os.uname().machine)
     if number is not None:
-        option = ctypes.c_int(_KEYCTL_JOIN_SESSION_KEYRING)
-        _libc.syscall(ctypes.c_long(number), option, None)
+        _libc.syscall(ctypes.c_long(number), ctypes.c_long(_KEYCTL_JOIN_SESSION_KEYRING), None)
 
 
 def landlock_abi() -> int:
@@ -237,27 +281,13 @@ def landlock_create_ruleset(attributes: bytes) -> int:
     """landlock_create_ruleset(2). `attributes` is a struct landlock_ruleset_attr, or the beginning
     of one. Returns a descriptor, which is close-on-exec.
     """
-    return _check(
-        _libc.syscall(
-            ctypes.c_long(_SYS_LANDLOCK_CREATE_RULESET),
-            attributes,
-            ctypes.c_size_t(len(attributes)),
-            ctypes.c_uint32(0),
-        )
-    )
+    return _call(_SYS_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
 
 
 def landlock_add_rule(ruleset: int, fd: int, rights: int) -> None:
     """landlock_add_rule(2), LANDLOCK_RULE_PATH_BENEATH: `rights` below the file that `fd` is of."""
-    _check(
-        _libc.syscall(
-            ctypes.c_long(_SYS_LANDLOCK_ADD_RULE),
-            ctypes.c_int(ruleset),
-            ctypes.c_int(_LANDLOCK_RULE_PATH_BENEATH),
-            struct.pack("=Qi", rights, fd),
-            ctypes.c_uint32(0),
-        )
-    )
+    beneath = struct.pack("=Qi", rights, fd)
+    _call(_SYS_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, beneath, 0)
 
 
 def landlock_restrict_self(ruleset: int) -> None:
@@ -266,11 +296,7 @@ def landlock_restrict_self(ruleset: int) -> None:
     Needs no_new_privs or CAP_SYS_ADMIN. A domain that handles no file access leaves mount(2) alone,
     so that one can be entered before a jail is built.
     """
-    _check(
-        _libc.syscall(
-            ctypes.c_long(_SYS_LANDLOCK_RESTRICT_SELF), ctypes.c_int(ruleset), ctypes.c_uint32(0)
-        )
-    )
+    _call(_SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0)
 
 
 def pidfd_exit_status(pidfd: int) -> int | None:
@@ -311,16 +337,7 @@ class _Program(ctypes.Structure):  # struct sock_fprog
 def openat2(dir_fd: int, path: bytes, flags: int, resolve: int = 0) -> int:
     """openat2(2), for existing files. Returns a descriptor that the caller closes."""
     how = struct.pack("=QQQ", flags, 0, resolve)
-    return _check(
-        _libc.syscall(
-            ctypes.c_long(_SYS_OPENAT2),
-            ctypes.c_int(dir_fd),
-            path,
-            how,
-            ctypes.c_size_t(len(how)),
-        ),
-        path,
-    )
+    return _call(_SYS_OPENAT2, dir_fd, path, how, len(how), names=(path,))
 
 
 def seccomp_filter(program: bytes, flags: int = 0) -> int:
@@ -333,14 +350,7 @@ def seccomp_filter(program: bytes, flags: int = 0) -> int:
     if number is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), "seccomp")
     fprog = _Program(len(program) // _FILTER_BYTES, program)
-    return _check(
-        _libc.syscall(
-            ctypes.c_long(number),
-            ctypes.c_uint(_SECCOMP_SET_MODE_FILTER),
-            ctypes.c_uint(flags),
-            ctypes.byref(fprog),
-        )
-    )
+    return _call(number, _SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(fprog))
 
 
 def notification(listener: int) -> tuple[int, int, int, tuple[int, ...]]:

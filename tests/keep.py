@@ -73,7 +73,6 @@ class Keeper:
 
     who: Who
     features: Features
-    stage: namespace.Stage
     lane: view.Lane
     directory: Path
     log: int
@@ -91,7 +90,7 @@ class Keeper:
 
     def start(self, spec: JailSpec, **options: Any) -> Child:
         given = {"stdout": self.log, "stderr": self.log, **options}
-        return launch.start(spec, self.features, self.stage, **given)
+        return launch.start(spec, self.features, **given)
 
     def run(self, *argv: str, **changes: Any) -> tuple[End, str]:
         """How `argv` ended in a jail, and what it printed."""
@@ -156,7 +155,7 @@ def become(who: Who) -> None:
 
 def keeper(who: Who, features: Features) -> Keeper:
     """Makes this process one."""
-    stage = namespace.enter()
+    namespace.enter()
     uid, gid = namespace.lane_ids()
     directory = Path(tempfile.mkdtemp(prefix="lane-", dir=who.directory))
     log = os.open(directory / "log", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -169,7 +168,6 @@ def keeper(who: Who, features: Features) -> Keeper:
     kept = Keeper(
         who,
         features,
-        stage,
         view.Lane(
             argv=(),
             uid=uid,

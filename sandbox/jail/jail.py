@@ -1,14 +1,14 @@
 """The jail as data, and as bubblewrap's arguments. Pure; the only module that knows its flags.
 
-A `JailSpec` says what a process will see and be. `bwrap_options` puts its operations into an order
-in which they work (parents before children) and spells them for bwrap(1).
+A `JailSpec` says what a process will see and be. `operations` puts what is mounted (`furnish.py`)
+into an order in which it works, `bwrap_options` spells the rest for bwrap(1).
 """
 
 from __future__ import annotations
 
 import os.path
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from sandbox.errors import JailError
 from sandbox.jail.feature import Features
@@ -17,7 +17,6 @@ from sandbox.jail.feature import Features
 OPTIONS_FD = 3  # its options, NUL-separated: nobody can read them from /proc/*/cmdline
 STATUS_FD = 4  # it writes JSON lines: the child's pid, then the exit code
 BUILT_FD = 5  # it closes this one when the jail is complete
-FIRST_FILE_FD = 8  # contents of `JailSpec.files`, in their order
 # And these two reach the entry, which closes them (`entry.py`).
 ENTRY_FD = 6  # the program itself
 REPORT_FD = 7  # it says there what went wrong
@@ -165,18 +164,9 @@ def _shown(ordered: tuple[Operation, ...], path: str, links: int = 8) -> str | N
     return None
 
 
-def staged(spec: JailSpec, sources: Mapping[str, str]) -> JailSpec:
-    """`spec` with the sources of its binds replaced by where they were staged."""
-    binds = tuple(
-        replace(bind, source=sources.get(bind.source, bind.source)) for bind in spec.binds
-    )
-    return replace(spec, binds=binds)
-
-
 def bwrap_options(spec: JailSpec) -> list[str]:
-    """The options of bwrap(1) for `spec`, which go through OPTIONS_FD."""
-    ordered = operations(spec)
-    file_fds = {file.target: FIRST_FILE_FD + index for index, file in enumerate(spec.files)}
+    """The options of bwrap(1) for `spec`, which go through OPTIONS_FD. It is started where the root
+    is what the jail is to show."""
     options = [
         *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"),
         *(() if spec.host_network or spec.netns is not None else ("--unshare-net",)),
@@ -187,17 +177,10 @@ def bwrap_options(spec: JailSpec) -> list[str]:
         *(() if spec.tty else ("--new-session",)),
         "--die-with-parent",
         *("--json-status-fd", str(STATUS_FD), "--block-fd", str(BUILT_FD)),
-        *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
-        *("--perms", "1777", *_size(spec.shm_bytes), "--tmpfs", "/dev/shm"),
-        *("--mqueue", "/dev/mqueue"),
-        *("--remount-ro", "/dev"),
+        # The root is furnished already, and devices, read-only and nosuid are as they should be.
+        *("--dev-bind", "/", "/", "--proc", "/proc", "--mqueue", "/dev/mqueue"),
+        *("--chdir", spec.cwd, "--clearenv"),
     ]
-    for operation in ordered:
-        options += _spell(operation, file_fds)
-    for operation in ordered:
-        if isinstance(operation, Mask) and not operation.writable:
-            options += ["--remount-ro", operation.target]
-    options += ["--chdir", spec.cwd, "--clearenv"]
     for name, value in spec.env.items():
         _check_variable(name, value)
         options += ["--setenv", name, value]
@@ -213,22 +196,6 @@ def bwrap_argv(spec: JailSpec, features: Features) -> list[str]:
     # On other machines there is no filter either, and bubblewrap runs the command itself.
     entry = (f"/proc/self/fd/{ENTRY_FD}",) if features.has_entry else ()
     return [features.bwrap, "--args", str(OPTIONS_FD), "--", *entry, *spec.argv]
-
-
-def _spell(operation: Operation, file_fds: Mapping[str, int]) -> Iterable[str]:
-    match operation:
-        case Bind(source, target, writable):
-            return ("--bind" if writable else "--ro-bind", source, target)
-        case Mask(target, _, mode, size_bytes):
-            return ("--perms", f"{mode:04o}", *_size(size_bytes), "--tmpfs", target)
-        case File(target, _):
-            return ("--perms", "0444", "--ro-bind-data", str(file_fds[target]), target)
-        case Symlink(target, points_to):
-            return ("--symlink", points_to, target)
-
-
-def _size(size_bytes: int | None) -> tuple[str, ...]:
-    return () if size_bytes is None else ("--size", str(size_bytes))
 
 
 def _below(path: str, directory: str) -> bool:

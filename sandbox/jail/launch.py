@@ -12,8 +12,8 @@ from sandbox.jail.anchor import check_anchors
 from sandbox.jail.child import Child
 from sandbox.jail.entry import entry_of
 from sandbox.jail.feature import Features
+from sandbox.jail.furnish import furnished
 from sandbox.jail.jail import JailSpec
-from sandbox.jail.namespace import Stage
 from sandbox.jail.seccomp import assemble, names
 
 # A jail takes milliseconds. This only bounds a host that hangs, e.g. in a dead network mount.
@@ -23,7 +23,6 @@ BUILD_S = 30.0
 def start(
     spec: JailSpec,
     features: Features,
-    stage: Stage,
     *,
     stdout: int,
     stderr: int,
@@ -47,8 +46,7 @@ def start(
     """
     argv = jail.bwrap_argv(spec, features)
     check_anchors(spec)
-    staged = stage.apply(spec)
-    options = "\0".join(jail.bwrap_options(staged)).encode(errors="surrogateescape")
+    options = "\0".join(jail.bwrap_options(spec)).encode(errors="surrogateescape")
     resources = {**spec.resources, **(limits or {})}
     entry = None
     if features.has_entry:
@@ -72,7 +70,7 @@ def start(
             0: own(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) if stdin is None else stdin,
             1: stdout,
             2: stderr,
-            jail.OPTIONS_FD: own(_memory("options", options)),
+            jail.OPTIONS_FD: own(_memory(options)),
             jail.STATUS_FD: status_w,
             jail.BUILT_FD: opened[0],
         }
@@ -81,8 +79,6 @@ def start(
             # Not a pipe: the filter's listener comes along.
             reader, writer = socket.socketpair()
             report_r, fds[jail.REPORT_FD] = reader.detach(), own(writer.detach())
-        for index, file in enumerate(spec.files):
-            fds[jail.FIRST_FILE_FD + index] = own(_memory("file", file.content))
         image = spawn.Image(
             argv=tuple(argv),
             fds=fds,
@@ -96,7 +92,8 @@ def start(
             scoped=features.scoped and (entry is None or not features.confined),
         )
         offset = _end_of_file(stderr)
-        pid = spawn.spawn(image)
+        with furnished(spec, console=_terminal(fds) if spec.tty else None):
+            pid = spawn.spawn(image)
     except BaseException:
         built.close()
         os.close(status_r)
@@ -122,6 +119,16 @@ def start(
     return child
 
 
+def _terminal(fds: Mapping[int, int]) -> str | None:
+    """What ttyname(3) is to find in the jail as /dev/console, as bubblewrap's own /dev has it."""
+    for target in (0, 1, 2):
+        try:
+            return os.ttyname(fds[target])
+        except OSError:
+            continue
+    return None
+
+
 def _find_program(spec: JailSpec) -> str | None:
     """Where the command is on the host, as far as can be said from outside."""
     name = spec.argv[0]
@@ -137,8 +144,8 @@ def _find_program(spec: JailSpec) -> str | None:
     return None
 
 
-def _memory(name: str, content: bytes) -> int:
-    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+def _memory(content: bytes) -> int:
+    fd = os.memfd_create("options", os.MFD_CLOEXEC)
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view) :]

@@ -17,30 +17,13 @@ from sandbox.jail import elf, step
 from sandbox.jail.elf import Constant, Exec, Fork, Put, Slot, Step
 from sandbox.jail.landlock import ABI_SCOPES, Domain, Right, scopes
 
-# Mounts below directories that a jail masks or has its own of: `jail.exposure`, bwrap's --dev.
-# bubblewrap reads the list of all mounts for each that it makes.
-_UNSEEN = (
-    "/dev/hugepages",
-    "/dev/mqueue",
-    "/sys/firmware/efi/efivars",
-    "/sys/fs/bpf",
-    "/sys/fs/cgroup",
-    "/sys/fs/fuse/connections",
-    "/sys/fs/pstore",
-    "/sys/kernel/config",
-    "/sys/kernel/debug",
-    "/sys/kernel/security",
-    "/sys/kernel/tracing",
-)
-
 # Short of memory, the kernel is to take the agent, not its keeper or the file system under it.
 _OOM_SCORE = b"500"
 
 _SIGCHLD, _SIGKILL, _SIGTTOU = 17, 9, 22
-_CLONE_PARENT, _CLONE_NEWNS = 0x8000, 0x2_0000
+_CLONE_PARENT = 0x8000
 _CLONE_NEWPID, _CLONE_NEWNET = 0x2000_0000, 0x4000_0000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
-_MNT_DETACH = 2
 _O_WRONLY_CLOEXEC = 0x1 | 0x8_0000
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _TIOCSCTTY, _TIOCSPGRP = 0x540E, 0x5410
@@ -117,7 +100,10 @@ class Launcher:
 
 
 def launcher(machine: str, launch: Launch) -> Launcher:
-    """The program for `machine`, one of elf.MACHINES."""
+    """The program for `machine`, one of elf.MACHINES.
+
+    It mounts the /proc of the new namespace over that of the mount namespace which it starts in.
+    """
     steps: list[tuple[str, Step]] = []
 
     def call(
@@ -138,12 +124,9 @@ def launcher(machine: str, launch: Launch) -> Launcher:
         call("write", fd, Constant(b"0"), 1)
     if launch.netns_fd is not None:
         call("setns", launch.netns_fd, _CLONE_NEWNET)
-    call("unshare", _CLONE_NEWNS)
     # bubblewrap looks its children up there by pid.
     proc = step.text("proc")
     call("mount", proc, step.text("/proc"), proc, _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, 0)
-    for unseen in _UNSEEN:  # not mounted, or locked by a user namespace (mount_namespaces(7))
-        call("umount2", step.text(unseen), _MNT_DETACH, may_fail=True)
     score = step.text("/proc/self/oom_score_adj")
     call("openat", step.AT_FDCWD, score, _O_WRONLY_CLOEXEC, into=0, may_fail=True)
     call("write", Slot(0), Constant(_OOM_SCORE), len(_OOM_SCORE), may_fail=True)

@@ -35,8 +35,6 @@ _NUMBERS = {
     "setresuid": (117, 147),
     "setsid": (112, 157),
     "umask": (95, 166),
-    "umount2": (166, 39),
-    "unshare": (272, 97),
     "write": (1, 64),
 }
 

@@ -29,7 +29,7 @@ from sandbox.jail.seccomp import ALLOW_ALL, MACHINES
 from sandbox.probe import trial
 
 BWRAP_MINIMUM = (0, 8, 0)
-KERNEL_MINIMUM = (5, 8)
+KERNEL_MINIMUM = (5, 12)  # mount_setattr(2)
 
 _PROBE_S = 10.0
 
@@ -203,7 +203,7 @@ def _try_namespaces(features: Features, state: str | None) -> dict[Mechanism, st
 
 def _enter_and_try(features: Features, state: str | None) -> Iterator[tuple[Mechanism, str]]:
     try:
-        stage = namespace.enter()
+        namespace.enter()
     except SandboxError as error:
         yield Mechanism.MOUNT_NAMESPACE, error.message
         return
@@ -222,7 +222,7 @@ def _enter_and_try(features: Features, state: str | None) -> Iterator[tuple[Mech
     spec = JailSpec(argv=("true",), cwd="/", uid=uid, gid=gid, masks=(Mask("/tmp"),))
     log = os.memfd_create("log", os.MFD_CLOEXEC)
     try:
-        with launch.start(spec, features, stage, stdout=log, stderr=log) as jailed:
+        with launch.start(spec, features, stdout=log, stderr=log) as jailed:
             end = jailed.wait(_PROBE_S)
         if end != Exited(0):
             said = end.message if isinstance(end, Unstarted) else repr(end)
@@ -233,9 +233,7 @@ def _enter_and_try(features: Features, state: str | None) -> Iterator[tuple[Mech
 
 def _mount_fuse() -> None:
     """Mounts a file system that nobody serves, which the kernel grants at once, and drops it."""
-    target = f"{namespace.STAGE}/probe" if os.getuid() == 0 else tempfile.gettempdir()
-    if os.getuid() == 0:
-        os.mkdir(target)
+    target = tempfile.gettempdir()
     fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     try:
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_RDONLY

@@ -85,12 +85,12 @@ def _measured(features: Features, rounds: int) -> Measured:
 def _measure(features: Features, rounds: int) -> Measured:
     with tempfile.TemporaryDirectory(prefix="nanosup-bench-", dir="/var/tmp") as directory:
         os.chmod(directory, 0o755)
-        stage = namespace.enter()
+        namespace.enter()
         spec = _spec(Path(directory))
         log = os.open(f"{directory}/log", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
 
         def start() -> None:
-            with launch.start(spec, features, stage, stdout=log, stderr=log) as jailed:
+            with launch.start(spec, features, stdout=log, stderr=log) as jailed:
                 jailed.wait()
 
         ways = {

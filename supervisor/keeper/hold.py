@@ -11,7 +11,6 @@ from sandbox.jail import launch, namespace, survey, view
 from sandbox.jail.feature import Features
 from sandbox.jail.held import Held
 from sandbox.jail.jail import Bind
-from sandbox.jail.namespace import Stage
 from sandbox.repository.repository import Repository
 from sandbox.tiers import lending, ward
 from sandbox.tiers.checkout import EPOCH_NS, Checkouts
@@ -77,12 +76,12 @@ class Hold:
         """What the lane is given so that its git can ask."""
         return (Bind(f"{mountpoint}/.git", self.changes),) if self.changes is not None else ()
 
-    def enter(self, lane: LaneDir) -> tuple[Stage | None, str]:
-        """The stage, where the tier has one, and where the view will be."""
+    def enter(self, lane: LaneDir) -> str:
+        """Into the lane's namespaces, where the tier has them. Returns where the view will be."""
         if not self.tier.namespaced:
-            return None, lane.tree
-        stage = namespace.enter()
-        return stage, stage.directory("mount") if stage.root else lane.mount
+            return lane.tree
+        namespace.enter()
+        return lane.mount
 
     def mount(
         self,
@@ -126,7 +125,6 @@ class Hold:
         self,
         seen: view.Lane,
         ground: view.Ground,
-        stage: Stage | None,
         *,
         stdio: tuple[int | None, int, int],
         lock: IO[bytes],
@@ -137,11 +135,9 @@ class Hold:
         Raises JailError where it cannot be held.
         """
         stdin, stdout, stderr = stdio
-        if stage is not None:
+        if self.tier.namespaced:
             spec = view.jail_of(seen, ground)
-            return launch.start(
-                spec, self._features, stage, stdin=stdin, stdout=stdout, stderr=stderr
-            )
+            return launch.start(spec, self._features, stdin=stdin, stdout=stdout, stderr=stderr)
         system = survey.around(SYSTEM, (*seen.hidden, ground.user_home, top))
         return ward.start(
             confine(seen, ground, system),

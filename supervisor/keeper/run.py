@@ -104,7 +104,7 @@ class Run:
         text = self._prepare(repo, agent, uid, gid)
         with ExitStack() as stack:
             lock = stack.enter_context(locked(self._lane))
-            stage, mountpoint = hold.enter(self._lane)
+            mountpoint = hold.enter(self._lane)
             bounds = stack.enter_context(self._bounded(agent, uid, gid))
             mounted = bounds.of_mount(self._mount_spec(repo, mountpoint, uid, gid))
             server = hold.mount(repo, mounted, self._lane, self._phase, self._shares(repo), lock)
@@ -132,7 +132,6 @@ class Run:
             jailed = hold.start(
                 bounds.of_lane(self._view(repo, agent, text, mountpoint, made, uid, gid)),
                 self._survey(repo, agent, uid),
-                stage,
                 stdio=session.stdio(uid, gid),
                 lock=lock,
                 top=str(repo.root),

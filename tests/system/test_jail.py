@@ -147,14 +147,21 @@ def test_processes_of_the_host_are_not_seen(who: Who, features: Features) -> Non
     assert os.getpid() > 10
 
 
+def command_line(pid: int) -> bytes:
+    """Empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def test_the_environment_is_the_lanes_own_and_leaks_nowhere(who: Who, features: Features) -> None:
     def act(kept: Keeper) -> tuple[str, bytes]:
         spec = kept.spec("sh", "-c", "cat /proc/*/environ /proc/*/cmdline", env={"KEY": "abc123"})
         with kept.start(spec) as jailed:
             seen = b"".join(
-                Path(f"/proc/{pid}/cmdline").read_bytes()
+                command_line(pid)
                 for pid in (jailed.pid, *(process.pid for process in jailed.processes()))
-                if not gone(pid)
             )
             jailed.wait(DEADLINE_S)
         return os.pread(kept.log, 1 << 20, 0).decode(), seen
@@ -480,10 +487,34 @@ def test_bubblewraps_words_are_read_from_a_log_that_is_open_for_writing_only(
 ) -> None:
     def act(kept: Keeper) -> None:
         log = os.open(kept.directory / "other", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        kept.start(kept.spec("true", repository="/usr/nowhere"), stderr=log)
+        kept.start(replace(kept.spec("true"), cwd="/usr/nowhere"), stderr=log)
 
-    with pytest.raises(JailError, match="Can't mkdir /usr/nowhere"):
+    with pytest.raises(JailError, match="Can't chdir to /usr/nowhere"):
         keep(who, features, act)
+
+
+def test_a_place_that_is_not_there_on_the_host_is_not_made(who: Who, features: Features) -> None:
+    with pytest.raises(JailError, match="/usr/nowhere cannot be shown in the jail: Read-only"):
+        keep(who, features, lambda kept: kept.run("true", repository="/usr/nowhere"))
+    assert not os.path.lexists("/usr/nowhere")
+
+
+def test_the_keepers_own_view_stays_what_it_was(who: Who, features: Features) -> None:
+    def act(kept: Keeper) -> tuple[list[str], list[str]]:
+        def seen() -> list[str]:
+            mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+            fds = sorted(os.listdir("/proc/self/fd"))
+            return [os.readlink("/proc/self/ns/mnt"), *mounts, *fds]
+
+        before = seen()
+        end, _ = kept.run("true")
+        assert end == Exited(0)
+        with pytest.raises(JailError):
+            kept.run("true", repository="/usr/nowhere")
+        return before, seen()
+
+    before, after = keep(who, features, act)
+    assert before == after
 
 
 def test_a_bubblewrap_that_cannot_run_is_an_error(who: Who, features: Features) -> None:

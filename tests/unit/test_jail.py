@@ -7,7 +7,6 @@ import pytest
 from sandbox.errors import JailError
 from sandbox.jail.feature import Features
 from sandbox.jail.jail import (
-    FIRST_FILE_FD,
     Bind,
     File,
     JailSpec,
@@ -18,7 +17,6 @@ from sandbox.jail.jail import (
     operations,
     places_of,
     shown_at,
-    staged,
 )
 
 HOST = Features(bwrap="/usr/bin/bwrap", seccomp=True, landlock_abi=7)
@@ -44,10 +42,9 @@ def has(options: list[str], *wanted: str) -> bool:
         ("--cap-drop", "ALL"),
         ("--new-session",),
         ("--die-with-parent",),
-        ("--ro-bind", "/", "/"),
+        ("--dev-bind", "/", "/"),
         ("--proc", "/proc"),
-        ("--dev", "/dev"),
-        ("--remount-ro", "/dev"),
+        ("--mqueue", "/dev/mqueue"),
         ("--clearenv",),
         ("--chdir", "/"),
     ],
@@ -78,36 +75,6 @@ def test_the_environment_does_not_stand_on_the_command_line() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("operation", "wanted"),
-    [
-        (Bind("/a", "/b"), ("--ro-bind", "/a", "/b")),
-        (Bind("/a", "/b", writable=True), ("--bind", "/a", "/b")),
-        (Mask("/m"), ("--perms", "0755", "--tmpfs", "/m")),
-        (
-            Mask("/m", mode=0o1777, size_bytes=9),
-            ("--perms", "1777", "--size", "9", "--tmpfs", "/m"),
-        ),
-        (Symlink("/l", "/to"), ("--symlink", "/to", "/l")),
-        (File("/f", b""), ("--perms", "0444", "--ro-bind-data", str(FIRST_FILE_FD), "/f")),
-    ],
-)
-def test_operations_are_spelled(
-    operation: Bind | Mask | Symlink | File, wanted: tuple[str, ...]
-) -> None:
-    match operation:
-        case Bind():
-            spec = replace(PLAIN, binds=(operation,))
-        case Mask():
-            spec = replace(PLAIN, masks=(operation,))
-        case Symlink():
-            spec = replace(PLAIN, symlinks=(operation,))
-        case File():
-            spec = replace(PLAIN, files=(operation,))
-
-    assert has(bwrap_options(spec), *wanted)
-
-
 def test_parents_come_before_children_whatever_the_order_of_the_spec() -> None:
     spec = replace(
         PLAIN,
@@ -119,21 +86,6 @@ def test_parents_come_before_children_whatever_the_order_of_the_spec() -> None:
 
     for index, target in enumerate(targets):
         assert not any(target.startswith(later + "/") for later in targets[index:])
-
-
-def test_masks_become_read_only_after_everything_in_them_is_there() -> None:
-    spec = replace(PLAIN, masks=(Mask("/home"),), binds=(Bind("/x", "/home/u"),))
-    options = bwrap_options(spec)
-
-    at = [index for index, option in enumerate(options) if option == "--remount-ro"]
-    assert options[at[-1] + 1] == "/home"
-    assert at[-1] > options.index("/home/u")
-
-
-def test_a_writable_mask_stays_writable() -> None:
-    options = bwrap_options(replace(PLAIN, masks=(Mask("/tmp", writable=True),)))
-
-    assert not has(options, "--remount-ro", "/tmp")
 
 
 def test_a_bind_takes_the_place_of_a_mask_on_the_same_target() -> None:
@@ -195,15 +147,6 @@ def test_a_host_path_is_found_wherever_it_can_be_seen() -> None:
         "/etc/key": ("/etc/key",),
         "/proc/key": (),
     }
-
-
-def test_staging_changes_sources_and_nothing_else() -> None:
-    spec = replace(PLAIN, binds=(Bind("/a", "/t", writable=True), Bind("/b", "/u")))
-
-    assert staged(spec, {"/a": "/stage/0"}).binds == (
-        Bind("/stage/0", "/t", writable=True),
-        Bind("/b", "/u"),
-    )
 
 
 def test_links_that_lead_back_to_themselves_show_nothing() -> None:
