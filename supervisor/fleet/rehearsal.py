@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from pathlib import Path
 
 import msgspec
@@ -28,16 +29,21 @@ from supervisor.errors import SupervisorError
 from supervisor.model import lineage, name
 from supervisor.model.phase import Access, Agent, Phase
 from supervisor.model.record import AttemptState, Outcome, Snapshot, Sprint
+from supervisor.upkeep import sweep
 
 _NO_OBJECT = "0" * 40
+_MEMORY = "/dev/shm"
 
 
 def rehearse(state: str, top: str, features: Features) -> None:
-    """Takes a sprint of two phases to its end, on a board of its own inside of `state` that is then
-    removed, and looks at the repository at `top`. What does not work here will be told by who needs
-    it."""
-    place = disk.tmp_path(state)
+    """Takes a sprint of two phases to its end, on a board of its own that is then removed, and
+    looks at the repository at `top`. What does not work here will be told by who needs it.
+
+    Args:
+        state: where the board is to be if there is no file system in memory.
+    """
     try:
+        place = disk.tmp_path(_stage() or state)
         try:
             _run(Path(place))
         finally:
@@ -49,6 +55,23 @@ def rehearse(state: str, top: str, features: Features) -> None:
             seccomp.assemble(features.machine, notify=features.notifies)
     except (OSError, SandboxError, SupervisorError):
         pass
+
+
+def _stage() -> str | None:
+    """A directory in memory: what is written there need not reach a disk. None: there is none."""
+    path = f"{_MEMORY}/nanosup.{os.getuid()}"
+    try:
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+        found = os.lstat(path)
+    except OSError:
+        return None
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        return None  # somebody else's
+    sweep.tidy(path)
+    return path
 
 
 def _run(directory: Path) -> None:

@@ -1,18 +1,16 @@
 """The warm template that keepers are forked from.
 
 A fresh interpreter with everything that a keeper imports costs some 300 ms; a fork of this process
-costs a few. It is single-threaded (so that its children may enter a user namespace), and it ends
-when the `nanosup up` that started it ends: the socket to it then reads end-of-file. Its children,
-the keepers, do not: each is in a session of its own.
+(`forkserver.py`) costs a few. It is single-threaded (so that its children may enter a user
+namespace), and it ends when the `nanosup up` that started it ends: the socket to it then reads
+end-of-file. Its children, the keepers, do not: each is in a session of its own.
 
 Requests are JSON lines over a stream socket; the answer is the keeper's pid, a line too.
 """
 
 from __future__ import annotations
 
-import gc
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -120,7 +118,7 @@ class Template:
                         sys.executable,
                         "-P",
                         "-m",
-                        "supervisor.fleet.template",
+                        "supervisor.fleet.forkserver",
                         os.path.dirname(self._log),
                         self._top,
                     ],
@@ -148,39 +146,3 @@ class Template:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def serve(requests: socket.socket, state: str, top: str) -> None:
-    """Forks a keeper for each request, until the other end closes."""
-    # pyfuse3 and pygit2 are the slow ones: to have them imported is what the template is for.
-    import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
-
-    from sandbox.mount import server  # noqa: F401
-    from sandbox.probe import host
-    from supervisor.fleet.rehearsal import rehearse
-    from supervisor.keeper import keeper
-
-    features = host.probe(state)
-    rehearse(state, top, features)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: keepers report on the board
-    gc.collect()
-    gc.freeze()  # keeps the collector from writing to, and so copying, the pages that forks share
-    lines = requests.makefile("rb")
-    while line := lines.readline():
-        try:
-            pid = os.fork()
-        except OSError as error:
-            requests.sendall(f"{error.strerror}\n".encode())
-            continue
-        if pid == 0:
-            os.setsid()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            requests.close()
-            lines.close()
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            keeper.main(msgspec.json.decode(line, type=Order), features)
-        requests.sendall(b"%d\n" % pid)
-
-
-if __name__ == "__main__":
-    serve(socket.socket(fileno=os.dup(0)), *sys.argv[1:])

@@ -55,12 +55,12 @@ LOST_CLAIM = 12
 """Exit status of a keeper that did not get what it was to claim."""
 
 
-def main(order: Order, features: Features) -> NoReturn:
-    """Carries out `order` and exits; for a process that was just forked for it."""
+def main(order: Order, features: Features, ahead: Server | None) -> NoReturn:
+    """Carries out `order` and exits; for a process that was forked for it, or for any."""
     code = 1
     try:
         heed()
-        keep(order, features)
+        keep(order, features, ahead)
         code = 0
     except (HeldError, BlockedError, CompletedError, WithdrawnError):
         code = LOST_CLAIM  # somebody was quicker, or it is not wanted any more: nothing is wrong
@@ -74,8 +74,11 @@ def main(order: Order, features: Features) -> NoReturn:
         os._exit(code)
 
 
-def keep(order: Order, features: Features) -> Attempt:
+def keep(order: Order, features: Features, ahead: Server | None = None) -> Attempt:
     """Claims the attempt, runs its lane, and writes how it ended. Returns the ended attempt.
+
+    Args:
+        ahead: a server of this process's that stands by already.
 
     Raises:
         HeldError, BlockedError, CompletedError, NotFoundError: it is not to be had.
@@ -88,7 +91,7 @@ def keep(order: Order, features: Features) -> Attempt:
     with ExitStack() as stack:
         server = None
         if Tier.FUSE in available(features):
-            server = stack.enter_context(Server())
+            server = stack.enter_context(ahead or Server())
         board = Board(order.state)
         sprint = board.sprint(order.sprint)
         phase = _phase(sprint, order.phase)

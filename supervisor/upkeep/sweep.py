@@ -37,9 +37,19 @@ def sweep(board: Board, *, unjudged_s: float = UNJUDGED_S) -> int:
 def abandoned(board: Board, *, unjudged_s: float = UNJUDGED_S) -> Iterator[str]:
     """The paths of what is half-made and abandoned."""
     for directory in _places(board):
-        for entry in _entries(directory):
-            if is_tmp(entry.name) and _is_abandoned(entry, unjudged_s):
-                yield entry.path
+        yield from _abandoned_in(directory, unjudged_s)
+
+
+def tidy(directory: str) -> None:
+    """Removes what is half-made and abandoned in one directory. Raises BoardError."""
+    for path in _abandoned_in(directory, UNJUDGED_S):
+        removal.remove(path)
+
+
+def _abandoned_in(directory: str, unjudged_s: float) -> Iterator[str]:
+    for entry in _entries(directory):
+        if is_tmp(entry.name) and _is_abandoned(entry, unjudged_s):
+            yield entry.path
 
 
 def _places(board: Board) -> Iterator[str]:

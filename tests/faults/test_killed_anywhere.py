@@ -12,7 +12,7 @@ from tests.faultbox import Scenario, finish, phase, stand_in
 # Around these a kill makes a difference to the board, or to who runs: enough for every day.
 _TURNS = {
     "up": ("sendall", "renameat2", "link"),
-    "keeper": ("renameat2", "fork", "posix_spawn", "link"),
+    "keeper": ("renameat2", "posix_spawn", "link"),
 }
 _TINY = stand_in("a", "say('x'); save('f', 'x')") + phase(
     "p", access="write", restarts=3, backoff_s=0.01, outputs=["ledger"]

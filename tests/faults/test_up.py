@@ -159,7 +159,7 @@ def test_template_that_dies_is_replaced(make: Make, fault: signal.Signals) -> No
     scenario.await_entry("waits", "p")
     (template,) = (
         pid for pid in scenario.processes()
-        if b"supervisor.fleet.template" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"supervisor.fleet.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
         and Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1] == str(up.pid)
     )  # fmt: skip
 
@@ -169,6 +169,31 @@ def test_template_that_dies_is_replaced(make: Make, fault: signal.Signals) -> No
 
     code, said = finish(up)
     assert code == 0, said
+    scenario.check_completed()
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGTERM])
+def test_a_spare_keeper_that_dies_is_not_missed(make: Make, fault: signal.Signals) -> None:
+    scenario = make(stand_in("a", "wait()") + phase("p") + phase("q", depends_on=["p"]))
+    up = scenario.up()
+    scenario.await_entry("waits", "p")
+    (keeper,) = (view["pid"] for view in scenario.attempts("p"))
+
+    def spares() -> list[int]:
+        (template,) = (
+            pid for pid in children(up.pid)
+            if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        )  # fmt: skip
+        return [pid for pid in children(template) if pid != keeper]
+
+    await_true(lambda: len(spares()) == 1, "a spare keeper")
+    os.kill(spares()[0], fault)
+    scenario.release("p")
+    scenario.release("q")
+
+    code, said = finish(up)
+    assert code == 0, said
+    assert scenario.states("q") == ["completed"]
     scenario.check_completed()
 
 

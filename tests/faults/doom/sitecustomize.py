@@ -27,20 +27,22 @@ class Doom:
     def __init__(self, role: str, call: int, flag: str, log: str) -> None:
         self._role = role
         self._call = call
-        self._flag = flag  # made by the one that dies: those after it live
-        self._log = log
+        # Opened now: a keeper can write nothing by its path while it furnishes a jail.
+        self._place = os.open(os.path.dirname(flag), os.O_PATH | os.O_DIRECTORY)
+        self._flag = os.path.basename(flag)  # made by the one that dies: those after it live
+        self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666) if log else None
         self._born = os.getpid()
         self._counted = os.getpid()
         self._count = 0
 
     def role(self) -> str:
-        if "supervisor.fleet.template" not in sys.orig_argv:
+        if "supervisor.fleet.forkserver" not in sys.orig_argv:
             return "up" if "up" in sys.argv[1:2] and os.getpid() == self._born else ""
         if os.getpid() == self._born:
             return "template"
         # A keeper forks its mount's server, which imports nothing new; only the leader of a
-        # session is a keeper.
-        return "keeper" if os.getsid(0) == os.getpid() else ""
+        # session is a keeper. Before it has an order, there is nothing to be lost.
+        return "keeper" if os.getsid(0) == os.getpid() and _has_order() else ""
 
     def enter(self, name: str, real: Any) -> Any:
         def call(*args: Any, **options: Any) -> Any:
@@ -56,19 +58,27 @@ class Doom:
         if self._counted != os.getpid():
             self._counted, self._count = os.getpid(), 0
         self._count += 1
-        if self._log:
-            fd = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            _write(fd, f"{name}\n".encode())
-            os.close(fd)
+        if self._log is not None:
+            _write(self._log, f"{name}\n".encode())
         if self._count == self._call and self._is_first():
             _kill(os.getpid(), signal.SIGKILL)
 
     def _is_first(self) -> bool:
         try:
-            os.close(os.open(self._flag, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            os.close(os.open(self._flag, flags, 0o666, dir_fd=self._place))
         except FileExistsError:
             return False
         return True
+
+
+def _has_order() -> bool:
+    frame = sys._getframe()
+    while (above := frame.f_back) is not None:
+        frame = above
+        if frame.f_code.co_filename.endswith("supervisor/keeper/keeper.py"):
+            return True
+    return False
 
 
 _NO_FORK = os.environ.get("NANOSUP_TEST_NO_FORK", "")
