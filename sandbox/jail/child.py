@@ -167,13 +167,15 @@ class Child(Command):
         self._status_fd = -1
 
     def await_built(self, built: socket.socket, timeout_s: float) -> None:
-        """Returns when the command is about to be executed, or has ended. Closes `built`.
+        """Has bubblewrap go on to the command (bwrap(1), --block-fd), and returns when that is
+        about to be executed, or has ended. Closes `built`.
 
         Raises JailError when the jail could not be built, or not in time.
         """
         with built:
+            going = _let_go(built)
             in_time = readable(built.fileno(), timeout_s)
-            self._built = in_time and _was_read(built)
+            self._built = going and in_time and _was_read(built)
         if self._built and in_time and self._report_fd is not None:
             in_time = self._hear(self._report_fd, time.monotonic() + timeout_s)
         if self._failure is not None:
@@ -266,6 +268,15 @@ def _received(fd: int) -> tuple[bytes, list[int]]:
     finally:
         channel.detach()
     return data, fds
+
+
+def _let_go(built: socket.socket) -> bool:
+    """Sends the byte that bubblewrap waits for; False where it is dead already."""
+    try:
+        built.send(b"\0")
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _was_read(built: socket.socket) -> bool:

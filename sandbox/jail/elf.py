@@ -143,6 +143,7 @@ class _Code:
 
     Attributes:
         constants: each with the offsets in `code` where its address has to be put.
+        failures: the offsets of jumps to where an error ends the program.
     """
 
     ELF_MACHINE: int
@@ -153,6 +154,7 @@ class _Code:
     def __init__(self) -> None:
         self.code = bytearray()
         self.constants: dict[bytes, list[int]] = {}
+        self.failures: list[int] = []
 
     def assemble(self, steps: Iterable[Step], report_fd: int) -> None:
         self.begin()
@@ -166,17 +168,26 @@ class _Code:
                     if into is not None:
                         self.store(into, None)
                     if not may_fail:
-                        self.if_failed(lambda: self.tell(number, report_fd, ends=True))  # noqa: B023
+                        self.end_if_failed(number)
                     if last is not None:
                         self.if_returned(last, lambda: self.call(self.EXIT_GROUP, FAILED))
                 case Fork(call, flags, pid_fd):
                     self.call(call, flags, 0, 0, 0, 0)
-                    self.if_failed(lambda: self.tell(number, report_fd, ends=True))  # noqa: B023
+                    self.end_if_failed(number)
                     self.if_not_returned(0, lambda: self.end_of_parent(pid_fd))
                 case Exec(path):
                     self.execute(Constant(path + b"\0"))
-                    self.tell(number, report_fd)
+                    self.note(number)
+                    self.tell(report_fd)
         self.call(self.EXIT_GROUP, FAILED)
+        for jump in self.failures:
+            self.land(jump)
+        self.tell(report_fd)
+        self.call(self.EXIT_GROUP, FAILED)
+
+    def end_if_failed(self, step: int) -> None:
+        self.note(step)
+        self.failures.append(self.jump_if_failed())
 
     def call(self, number: int, *arguments: Value) -> None:
         for place, value in enumerate(arguments):
@@ -187,11 +198,9 @@ class _Code:
         self.call(self.EXECVE, path, Arguments(), Environment())
         self.if_returned(-_ENOEXEC, lambda: self.execute_by_shell(path))
 
-    def tell(self, step: int, report_fd: int, *, ends: bool = False) -> None:
-        self.keep_error(step)
+    def tell(self, report_fd: int) -> None:
+        self.keep_error()
         self.call(self.WRITE, report_fd, Slot(_TOLD, address=True), REPORT.size)
-        if ends:
-            self.call(self.EXIT_GROUP, FAILED)
 
     def end_of_parent(self, pid_fd: int) -> None:
         self.store(_TOLD, None)
@@ -226,8 +235,16 @@ class _Code:
     def trap(self, number: int) -> None:
         raise NotImplementedError
 
-    def if_failed(self, write: Callable[[], None]) -> None:
-        """What `write` appends is carried out if a call has returned an error."""
+    def note(self, step: int) -> None:
+        """Keeps the number of the step in a register."""
+        raise NotImplementedError
+
+    def jump_if_failed(self) -> int:
+        """A jump that is taken if a call has returned an error. Returns its offset, for `land`."""
+        raise NotImplementedError
+
+    def land(self, jump: int) -> None:
+        """Has a jump lead to what comes next."""
         raise NotImplementedError
 
     def if_returned(self, number: int, write: Callable[[], None]) -> None:
@@ -240,19 +257,21 @@ class _Code:
         """As `execute`, with the shell before `path`: the first two arguments are overwritten."""
         raise NotImplementedError
 
-    def keep_error(self, step: int) -> None:
-        """A REPORT about what was returned, into the slot _TOLD."""
+    def keep_error(self) -> None:
+        """A REPORT about the step noted and what was returned, into the slot _TOLD."""
         raise NotImplementedError
 
 
 class _X86(_Code):
-    """r12: argument count, then the vector; r13: environment."""
+    """r12: argument count, then the vector; r13: environment; r14: the step."""
 
     ELF_MACHINE, EXECVE, WRITE, EXIT_GROUP = 62, 59, 1, 231
 
     # rdi rsi rdx r10 r8 r9
     _ARGUMENTS = (7, 6, 2, 10, 8, 9)
     _RAX = 0
+    # mov register, number
+    _NUMBERS = tuple(bytes((0x48 | each >> 3, 0xB8 | each & 7)) for each in _ARGUMENTS)
 
     def begin(self) -> None:
         self.code += bytes.fromhex("4989e4")  # mov r12, rsp
@@ -261,6 +280,10 @@ class _X86(_Code):
         self.code += bytes.fromhex("4881ec") + struct.pack("<i", _SCRATCH_BYTES)  # sub rsp, …
 
     def load(self, place: int, value: Value) -> None:
+        if isinstance(value, int | Constant):
+            number = self.number(value, len(self.code))
+            self.code += self._NUMBERS[place] + struct.pack("<Q", number)
+            return
         register = self._ARGUMENTS[place]
         extended, low = register >> 3, register & 7
         match value:
@@ -271,10 +294,6 @@ class _X86(_Code):
                 self.code += bytes((0x49 | extended << 2, 0x8D, 0x44 | low << 3, 0x24, 16))
             case Environment():
                 self.code += bytes((0x4C | extended, 0x89, 0xE8 | low))  # mov register, r13
-            case int() | Constant():
-                # mov register, number
-                number = self.number(value, len(self.code))
-                self.code += bytes((0x48 | extended, 0xB8 | low)) + struct.pack("<Q", number)
 
     def store(self, slot: int, place: int | None) -> None:
         self._at_stack(0x89, self._RAX if place is None else self._ARGUMENTS[place], slot)
@@ -290,8 +309,16 @@ class _X86(_Code):
     def trap(self, number: int) -> None:
         self.code += b"\xb8" + struct.pack("<i", number) + b"\x0f\x05"  # mov eax, …; syscall
 
-    def if_failed(self, write: Callable[[], None]) -> None:
-        self._if(-_LOWEST_ERRNO, b"\x0f\x82", write)  # jb
+    def note(self, step: int) -> None:
+        self.code += b"\x41\xbe" + struct.pack("<I", step)  # mov r14d, step
+
+    def jump_if_failed(self) -> int:
+        # cmp rax, -4095; jae …
+        self.code += b"\x48\x3d" + struct.pack("<i", -_LOWEST_ERRNO) + b"\x0f\x83" + bytes(4)
+        return len(self.code)
+
+    def land(self, jump: int) -> None:
+        struct.pack_into("<i", self.code, jump - 4, len(self.code) - jump)
 
     def if_returned(self, number: int, write: Callable[[], None]) -> None:
         self._if(number, b"\x0f\x85", write)  # jne
@@ -303,7 +330,7 @@ class _X86(_Code):
         self.code += b"\x48\x3d" + struct.pack("<i", number) + jump + bytes(4)  # cmp rax, number
         after = len(self.code)
         write()
-        struct.pack_into("<i", self.code, after - 4, len(self.code) - after)
+        self.land(after)
 
     def execute_by_shell(self, path: Constant) -> None:
         self.load(0, path)
@@ -314,16 +341,16 @@ class _X86(_Code):
         self.load(2, Environment())
         self.trap(self.EXECVE)
 
-    def keep_error(self, step: int) -> None:
+    def keep_error(self) -> None:
         self.code += bytes.fromhex("f7d8")  # neg eax
         at = 8 * _TOLD
-        # mov dword [rsp + at + 4], eax; mov dword [rsp + at], step
+        # mov dword [rsp + at + 4], eax; mov dword [rsp + at], r14d
         self.code += bytes.fromhex("898424") + struct.pack("<i", at + 4)
-        self.code += bytes.fromhex("c78424") + struct.pack("<iI", at, step)
+        self.code += bytes.fromhex("4489b424") + struct.pack("<i", at)
 
 
 class _Arm(_Code):
-    """x19: argument count, then the vector; x20: environment."""
+    """x19: argument count, then the vector; x20: environment; x21: the step."""
 
     ELF_MACHINE, EXECVE, WRITE, EXIT_GROUP = 183, 221, 64, 94
 
@@ -362,9 +389,18 @@ class _Arm(_Code):
         self._number(self._X8, number)
         self._emit(0xD400_0001)  # svc 0
 
-    def if_failed(self, write: Callable[[], None]) -> None:
+    def note(self, step: int) -> None:
+        self._number(self._X21, step)
+
+    def jump_if_failed(self) -> int:
         self._emit(0xB100_001F | _LOWEST_ERRNO << 10)  # cmn x0, 4095
-        self._unless(0x3, write)  # b.lo
+        self._emit(0x5400_0002)  # b.hs
+        return len(self.code) - 4
+
+    def land(self, jump: int) -> None:
+        (instruction,) = struct.unpack_from("<I", self.code, jump)
+        words = (len(self.code) - jump) // 4
+        struct.pack_into("<I", self.code, jump, instruction | words << 5)
 
     def if_returned(self, number: int, write: Callable[[], None]) -> None:
         self._compare(number)
@@ -381,10 +417,9 @@ class _Arm(_Code):
 
     def _unless(self, condition: int, write: Callable[[], None]) -> None:
         at = len(self.code)
-        self._emit(0)
+        self._emit(0x5400_0000 | condition)
         write()
-        words = (len(self.code) - at) // 4
-        struct.pack_into("<I", self.code, at, 0x5400_0000 | words << 5 | condition)
+        self.land(at)
 
     def execute_by_shell(self, path: Constant) -> None:
         self.load(0, path)
@@ -395,9 +430,8 @@ class _Arm(_Code):
         self.load(2, Environment())
         self.trap(self.EXECVE)
 
-    def keep_error(self, step: int) -> None:
+    def keep_error(self) -> None:
         self._emit(0x4B00_03E0)  # neg w0, w0
-        self._number(self._X21, step)
         at = 2 * _TOLD  # in words
         self._emit(0xB900_0000 | (at + 1) << 10 | self._SP << 5)  # str w0, [sp, …]
         self._emit(0xB900_0000 | at << 10 | self._SP << 5 | self._X21)  # str w21, [sp, …]

@@ -84,6 +84,7 @@ class _Furnisher:
         with _telling("a /dev of its own cannot be given to the jail"):
             self._devices(devices)
         unfinished = ["/dev"]
+        occupied = _occupied(ordered)
         for operation in ordered:
             with _telling(f"{operation.target} cannot be shown in the jail"):
                 match operation:
@@ -93,7 +94,7 @@ class _Furnisher:
                         syscalls.mount_setattr(tree, add=flags, recursive=True)
                         self._place(target, is_directory=_is_directory(tree))
                         syscalls.move_mount(tree, target)
-                    case Mask(target) if _is_bare(operation, ordered):
+                    case Mask(target) if target not in occupied and _is_plain(operation):
                         self._hide(target)
                     case Mask(target, writable, mode, size_bytes):
                         self._place(target, is_directory=True)
@@ -178,10 +179,20 @@ class _Furnisher:
             os.chown(made, *self._owner, follow_symlinks=False)
 
 
-def _is_bare(mask: Mask, ordered: Iterable[Operation]) -> bool:
-    """Whether it is an empty directory like all others, in which nothing is mounted."""
-    inside = any(other.target.startswith(f"{mask.target}/") for other in ordered)
-    return not (mask.writable or inside or mask.mode != 0o755 or mask.size_bytes is not None)
+def _is_plain(mask: Mask) -> bool:
+    """Whether it is an empty directory like all others."""
+    return not mask.writable and mask.mode == 0o755 and mask.size_bytes is None
+
+
+def _occupied(ordered: Iterable[Operation]) -> set[str]:
+    """The directories in or below which something is mounted."""
+    found: set[str] = set()
+    for operation in ordered:
+        above = os.path.dirname(operation.target)
+        while above not in found:
+            found.add(above)
+            above = os.path.dirname(above)
+    return found
 
 
 def _is_directory(tree: int) -> bool:

@@ -7,6 +7,7 @@ into an order in which it works, `bwrap_options` spells the rest for bwrap(1).
 from __future__ import annotations
 
 import os.path
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ BUILT_FD = 5  # it closes this one when the jail is complete
 # And these two reach the entry, which closes them (`entry.py`).
 ENTRY_FD = 6  # the program itself
 REPORT_FD = 7  # it says there what went wrong
+
+_CANONICAL = re.compile(r"/|(?:/(?!\.{1,2}(?:/|\Z))[^/\0]+)+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +214,7 @@ def _depth(path: str) -> tuple[int, str]:
 
 
 def _check_path(path: str) -> None:
-    if not path.startswith("/") or "\0" in path or os.path.normpath(path) != path:
+    if _CANONICAL.fullmatch(path) is None:
         raise JailError(f"the jail needs absolute canonical paths, not {path!r}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sandbox.jail import jail, spawn
 from sandbox.jail.anchor import check_anchors
@@ -30,6 +30,7 @@ def start(
     limits: Mapping[int, int] | None = None,
     seccomp: bytes | None = None,
     build_s: float = BUILD_S,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Child:
     """Runs `spec` and returns when its command is being executed. Call it from the main thread.
 
@@ -40,6 +41,8 @@ def start(
         limits: resource.RLIMIT_* → limit.
         seccomp: a filter program; None: the default one.
         build_s: how long the jail may take.
+        meanwhile: what is to be done, while the jail is being built, before the command is
+            executed. What it raises is raised here, and nothing is executed.
 
     Raises JailError when the jail cannot be built. A command that cannot be executed is no error:
     the child's end is then `Unstarted`.
@@ -65,7 +68,6 @@ def start(
     status_r, status_w = os.pipe()
     opened += [peer.detach(), status_w]
     try:
-        built.send(b"\0")  # so bubblewrap need not wait; that it reads and closes is the news
         fds = {
             0: own(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) if stdin is None else stdin,
             1: stdout,
@@ -115,6 +117,13 @@ def start(
         entry=entry,
         names=names(features.machine) if features.seccomp else {},
     )
+    try:
+        if meanwhile is not None:
+            meanwhile()
+    except BaseException:
+        built.close()
+        child.close()
+        raise
     child.await_built(built, build_s)
     return child
 

@@ -11,8 +11,7 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pygit2
@@ -41,20 +40,6 @@ _CONFIG = """\
 [advice]
 \tdetachedHead = false
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GitDir:
-    """A lane's git directory, made.
-
-    Attributes:
-        path: the directory, to be bound at `.git` of the lane.
-        masks: paths in the jail over which an empty file is to be bound: the host's own
-            alternates files, which name paths of the host that the jail does not have.
-    """
-
-    path: Path
-    masks: tuple[str, ...]
 
 
 def _quoted(value: str) -> str:
@@ -183,7 +168,7 @@ def make(
     gid: int | None = None,
     changes: str | None = None,
     location: str | None = None,
-) -> GitDir:
+) -> None:
     """Makes the git directory `path` for a lane at `commit`, on a branch of the host's name.
 
     `alternates` gives for each object directory of the host (repo.object_dirs and nanosup's own)
@@ -231,7 +216,13 @@ def make(
                     os.chown(name, uid, -1 if gid is None else gid, follow_symlinks=False)
     except OSError as error:
         raise GitError(f"the lane's git directory cannot be made: {error}") from error
-    masks = tuple(
-        f"{jail}/info/alternates" for host, jail in pairs if (host / "info/alternates").exists()
+
+
+def masks(alternates: Iterable[tuple[Path, str]]) -> tuple[str, ...]:
+    """Paths in the jail over which an empty file is to be bound: the host's own alternates files,
+    which name paths of the host that the jail does not have. `alternates` as for `make`."""
+    return tuple(
+        f"{jail}/info/alternates"
+        for host, jail in alternates
+        if (host / "info/alternates").exists()
     )
-    return GitDir(path=path, masks=masks)

@@ -21,7 +21,7 @@ class Pulse(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         child_pid: the jail, as the host numbers it.
         server_pid: the FUSE server, or what stands for it in the other tiers.
-        ready_ms: from the claim until the child ran.
+        ready_ms: from being asked for until the child ran.
         mount: what the lane's file system was asked for, and how it answered: operations, bytes,
             cache hits by kind.
         tier: what the lane is held by (`sandbox.tiers.tier.Tier`).

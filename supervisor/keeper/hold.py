@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -129,15 +129,24 @@ class Hold:
         stdio: tuple[int | None, int, int],
         lock: IO[bytes],
         top: str,
+        meanwhile: Callable[[], None],
     ) -> Held:
-        """Runs the command of a lane of the repository at `top`.
+        """Runs the command of a lane of the repository at `top`, once `meanwhile` has returned.
 
         Raises JailError where it cannot be held.
         """
         stdin, stdout, stderr = stdio
         if self.tier.namespaced:
             spec = view.jail_of(seen, ground)
-            return launch.start(spec, self._features, stdin=stdin, stdout=stdout, stderr=stderr)
+            return launch.start(
+                spec,
+                self._features,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                meanwhile=meanwhile,
+            )
+        meanwhile()
         system = survey.around(SYSTEM, (*seen.hidden, ground.user_home, top))
         return ward.start(
             confine(seen, ground, system),

@@ -132,7 +132,7 @@ class LaneDir:
         if room is not None:
             os.mkdir(room, 0o755)
             os.symlink(room, os.path.join(self.path, "room"))
-        ours = [self.mount, self.inputs, self.scratch]
+        ours = [self.mount, self.inputs, self.scratch, self.git]
         theirs = [self.home, self.tmp, self.outputs]
         theirs += self.scratch_for(phase).values()
         if phase.access.writes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
 
@@ -16,6 +18,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         foreground: the child gets the keeper's own stdin, stdout and stderr instead of files.
         tty: in the foreground, the keeper's stdin and stdout are a terminal for the child alone.
         stderr: in the foreground, the descriptor that the child gets as stderr.
+        given_s: when it was given, by the monotonic clock, which all processes have in common.
     """
 
     state: str
@@ -29,3 +32,4 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     foreground: bool = False
     tty: bool = False
     stderr: int = 2
+    given_s: float = msgspec.field(default_factory=time.monotonic)

@@ -83,7 +83,6 @@ class Run:
         self._server = server
         self._lane = LaneDir(attempt.lane_path)
         self._layers = Layers(board, sprint)
-        self._started = time.monotonic()
         assert attempt.owner.snapshot is not None
         self._snapshot: Snapshot = attempt.owner.snapshot
         self._layer = self._board.layer_path(lineage.layer_id(record.id, phase.name, attempt.n))
@@ -101,7 +100,7 @@ class Run:
         uid, gid = namespace.lane_ids()
         hold = self._hold = self._held(uid)
         agent = self._agent()
-        text = self._prepare(repo, agent, uid, gid)
+        self._lane.make(self._phase, uid=uid, gid=gid, room=hold.room)
         with ExitStack() as stack:
             lock = stack.enter_context(locked(self._lane))
             mountpoint = hold.enter(self._lane)
@@ -109,8 +108,9 @@ class Run:
             mounted = bounds.of_mount(self._mount_spec(repo, mountpoint, uid, gid))
             server = hold.mount(repo, mounted, self._lane, self._phase, self._shares(repo), lock)
             stack.enter_context(server)
-            made = self._make_git(repo, uid, gid)
-            server.await_ready()
+            text = self._prepare(repo, agent, uid, gid)
+            seen = self._view(repo, agent, text, mountpoint, uid, gid)
+            ground = self._survey(repo, agent, uid)
             vigil = Vigil(
                 self._phase,
                 self._tell,
@@ -129,12 +129,14 @@ class Run:
                     tell=self._tell,
                 )
             )
+            server.await_ready()
             jailed = hold.start(
-                bounds.of_lane(self._view(repo, agent, text, mountpoint, made, uid, gid)),
-                self._survey(repo, agent, uid),
+                bounds.of_lane(seen),
+                ground,
                 stdio=session.stdio(uid, gid),
                 lock=lock,
                 top=str(repo.root),
+                meanwhile=lambda: self._make_git(repo, uid, gid),
             )
             stack.enter_context(jailed)
             server.attend(jailed.pid)
@@ -182,9 +184,8 @@ class Run:
         return self._record.agents[self._order.agent]
 
     def _prepare(self, repo: Repository, agent: Agent, uid: int, gid: int) -> str:
-        """Makes everything of the lane that is not mounted. Returns the prompt."""
+        """Gives the lane what the agent is to find there. Returns the prompt."""
         lane, phase, owner = self._lane, self._phase, self._attempt.owner
-        lane.make(phase, uid=uid, gid=gid, room=self._hold.room)
         artifact.provide(self._board.blobs, owner.inputs, lane.inputs)
         text = prompt.compose(
             phase,
@@ -222,7 +223,7 @@ class Run:
         name = lineage.layer_id(self._record.id, self._phase.name, self._attempt.n)
         return Hold(tier, self._features, self._board.path, name, uid, self._server)
 
-    def _make_git(self, repo: Repository, uid: int, gid: int) -> gitdir.GitDir:
+    def _make_git(self, repo: Repository, uid: int, gid: int) -> None:
         """The lane's git directory. Its index and refs are made once a snapshot, and copied."""
         seen = self._snapshot
         cache = Path(self._sprint.path) / "git"
@@ -240,7 +241,7 @@ class Run:
         )
         refs = cache / "packed-refs"
         gitdir.record_refs(repo, refs)
-        return gitdir.make(
+        gitdir.make(
             Path(self._lane.git),
             repo,
             commit=seen.commit,
@@ -258,12 +259,12 @@ class Run:
         agent: Agent,
         text: str,
         mountpoint: str,
-        made: gitdir.GitDir,
         uid: int,
         gid: int,
     ) -> view.Lane:
         phase, lane, n = self._phase, self._lane, self._attempt.n
         where = seen_in(lane, str(repo.root))
+        alternates = self._alternates(repo)
         empty = os.path.join(lane.path, "empty")
         Path(empty).touch()
         return view.Lane(
@@ -276,7 +277,7 @@ class Run:
             git_dir=lane.git,
             writable=phase.access.writes,
             git_writable=phase.access.writes,
-            objects=tuple(Bind(str(path), seen) for path, seen in self._alternates(repo)),
+            objects=tuple(Bind(str(path), seen) for path, seen in alternates),
             tmp=lane.tmp,
             inputs=lane.inputs,
             outputs=lane.outputs,
@@ -284,7 +285,10 @@ class Run:
             scratch=tuple((path, where) for where, path in lane.scratch_for(phase).items()),
             share=self._shares(repo),
             hidden=(self._board.path, str(repo.common_dir)),
-            extra=(*self._hold.tells(mountpoint), *(Bind(empty, mask) for mask in made.masks)),
+            extra=(
+                *self._hold.tells(mountpoint),
+                *(Bind(empty, mask) for mask in gitdir.masks(alternates)),
+            ),
             env=variables(self._record, phase, n, agent, os.environ, where),
             host_network=phase.network == "host",
             tty=self._order.tty,
@@ -373,7 +377,7 @@ class Run:
         self._sprint.journal.note(event, phase=self._phase.name, attempt=self._attempt.n, **fields)
 
     def _announce(self, child_pid: int, server: Mount) -> pulse.LanePulse:
-        ready_ms = round((time.monotonic() - self._started) * 1000, 1)
+        ready_ms = round((time.monotonic() - self._order.given_s) * 1000, 1)
         first = pulse.Pulse(
             child_pid=child_pid,
             server_pid=server.pid,

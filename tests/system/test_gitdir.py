@@ -69,7 +69,7 @@ def make_lane(
         layers=layers,
     )
     gitdir.record_refs(repo, refs)
-    made = gitdir.make(
+    gitdir.make(
         view / ".git",
         repo,
         commit=commit or repo.commit,
@@ -79,7 +79,7 @@ def make_lane(
         uid=os.getuid(),
         gid=os.getgid(),
     )
-    return made.path
+    return view / ".git"
 
 
 def opened(view: Path, root: Path) -> list[str]:
@@ -254,14 +254,12 @@ def test_detached_and_slashed_branches_and_shallow_hosts(host: Path, tmp_path: P
 def test_paths_in_the_jail_stand_in_the_alternates(host: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "-q", "--shared", str(host), "borrower")
     repo = repository.find(tmp_path / "borrower")
-    made = gitdir.make(
-        tmp_path / "lane",
-        repo,
-        commit=repo.commit,
-        alternates={path: f"/run/o/{n}" for n, path in enumerate(repo.object_dirs)},
-    )
-    assert (made.path / "objects/info/alternates").read_text() == "/run/o/0\n/run/o/1\n"
-    assert made.masks == ("/run/o/0/info/alternates",)
+    alternates = [(path, f"/run/o/{n}") for n, path in enumerate(repo.object_dirs)]
+    gitdir.make(tmp_path / "lane", repo, commit=repo.commit, alternates=alternates)
+
+    written = (tmp_path / "lane/objects/info/alternates").read_text()
+    assert written == "/run/o/0\n/run/o/1\n"
+    assert gitdir.masks(alternates) == ("/run/o/0/info/alternates",)
 
 
 def test_a_git_directory_in_use_is_refused(repo: Repository, tmp_path: Path) -> None:
