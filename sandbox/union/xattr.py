@@ -55,18 +55,25 @@ class Xattrs:
 
     def remove(self, node: Node, name: bytes) -> None:
         """removexattr(2)."""
-        path = self._writable_path(node, name)
+        path = self._writable_path(node, name, is_removal=True)
         try:
             os.removexattr(path[0], name, follow_symlinks=path[1])
         finally:
             self._done(path)
 
-    def _writable_path(self, node: Node, name: bytes) -> tuple[bytes, bool, int]:
-        self._overlay.require_upper()
+    def _writable_path(
+        self, node: Node, name: bytes, *, is_removal: bool = False
+    ) -> tuple[bytes, bool, int]:
+        upper = self._overlay.require_upper()
         refusal = layer.xattr_refusal(name)
         if refusal:
             raise OSError(refusal, "refused")
-        self._overlay.lift(node)
+        if node.place is not Place.UPPER:
+            # What is certain to fail copies nothing up.
+            _require_namespace(upper.fd(self._overlay.root), name)
+            if is_removal:
+                self.get(node, name)
+            self._overlay.lift(node)
         path = self._path(node)
         assert path is not None
         return path
@@ -95,3 +102,12 @@ class Xattrs:
     def _done(path: tuple[bytes, bool, int]) -> None:
         if path[2] >= 0:
             os.close(path[2])
+
+
+def _require_namespace(fd: int, name: bytes) -> None:
+    """Raises OSError (EOPNOTSUPP) if the file system of a descriptor has no such attributes."""
+    try:
+        os.getxattr(b"/proc/self/fd/%d" % fd, name)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            raise

@@ -289,6 +289,37 @@ def test_reserved_attributes_are_hidden_and_refused(root: Path, spec: MountSpec)
     assert caught.value.errno == errno.EOPNOTSUPP
 
 
+@pytest.mark.parametrize("name", ["file", "d", "below", "below/file", "below/pipe"])
+def test_an_attribute_call_that_must_fail_copies_nothing_up(stage: Stage, name: str) -> None:
+    layer = stage.directory("layer")
+    (layer / "below").mkdir()
+    (layer / "below/file").write_text("of a layer")
+    os.mkfifo(layer / "below/pipe")
+    spec = replace(stage.writable(), layers=(str(layer),))
+    assert spec.upper is not None
+    with served(spec) as lane:
+        path = lane.mountpoint / name
+        for code, attempt in (
+            (errno.ENODATA, lambda: os.removexattr(path, "trusted.none")),
+            (errno.EOPNOTSUPP, lambda: os.removexattr(path, "odd.none")),
+            (errno.EOPNOTSUPP, lambda: os.setxattr(path, "odd.none", b"1")),
+            (errno.EOPNOTSUPP, lambda: os.setxattr(path, "system.none", b"1")),
+            (errno.EPERM, lambda: os.removexattr(path, "user.overlay.opaque")),
+        ):
+            if code == errno.EPERM and name.endswith("pipe"):
+                continue  # the VFS answers for it
+            with pytest.raises(OSError) as caught:
+                attempt()
+            assert caught.value.errno == code
+        assert os.listdir(spec.upper) == []
+        os.setxattr(path, "trusted.one", b"1")
+        os.removexattr(path, "trusted.one")
+        with pytest.raises(OSError) as caught:
+            os.removexattr(path, "trusted.one")
+        assert caught.value.errno == errno.ENODATA
+        assert os.path.lexists(Path(spec.upper, name))
+
+
 def test_a_directory_listing_is_stable_while_it_changes(root: Path) -> None:
     (root / "many").mkdir()
     names = {f"file{number:04}" for number in range(2000)}
