@@ -300,6 +300,26 @@ def opening(probe: Probe) -> None:
     probe.moves("through", lambda: (os.write(writer, b"x"), os.read(reader, 5))[1], "pipe")
 
 
+def _untouched(root: Path) -> None:
+    for name in FIRST_OPENED:
+        (root / name).write_bytes(b"x")
+
+
+FIRST_OPENED = {
+    "to read": os.O_RDONLY,
+    "to write": os.O_WRONLY,
+    "to append": os.O_WRONLY | os.O_APPEND,
+    "for both": os.O_RDWR,
+}
+
+
+def first_opened(probe: Probe) -> None:
+    """The first open(2) of a file, and nothing else."""
+    for name, flags in FIRST_OPENED.items():
+        probe.moves("open", lambda n=name, f=flags: os.close(os.open(n, f)), name, ".")
+        probe.look(name)
+
+
 def held(probe: Probe) -> None:
     """Files that lose their names while open."""
     for name in ("file", "empty"):
@@ -607,6 +627,7 @@ CASES: dict[str, tuple[Callable[[Path], None], Callable[[Probe], None]]] = {
     "copying": (files, copying),
     "mapping": (files, mapping),
     "opening": (files, opening),
+    "first opened": (_untouched, first_opened),
     "held": (files, held),
     "times": (files, times),
     "attributes": (files, attributes),
