@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from sandbox.git.touched import UNKNOWN, is_token
 from sandbox.mount import wire
+from sandbox.mount.asking import asking
 from sandbox.mount.extent import Extents
 from sandbox.mount.handle import Handles
 from sandbox.mount.listing import Listings
@@ -28,7 +29,7 @@ from sandbox.mount.witness import GIT, Witness
 from sandbox.union.change import Changes
 from sandbox.union.counter import Counter, Kind
 from sandbox.union.node import Answer, Directory, Node, Place
-from sandbox.union.overlay import Overlay
+from sandbox.union.overlay import Overlay, drop_privilege
 
 _log = logging.getLogger("nanosup.mount")
 
@@ -275,13 +276,13 @@ class Express:
 
     # -- files
 
-    def _open(self, unique: int, nodeid: int, uid: int, _length: int) -> bool:
+    def _open(self, unique: int, nodeid: int, _uid: int, _length: int) -> bool:
         if self._is_stateless:
             self._counts[_OPEN] += 1
             raise OSError(errno.ENOSYS, "not needed")
         flags = wire.OPEN_IN.unpack_from(self._request, _BODY)[0]
         self._counts[_OPEN] += 1
-        handle = self._overlay.open(self._nodes[nodeid], flags, is_privileged=uid == 0)
+        handle = self._overlay.open(self._nodes[nodeid], flags, asking(self._request))
         number = self._handles.keep(handle)
         self._send(
             wire.OPEN_OUT.pack(wire.OPEN_OUT.size, 0, unique, number, wire.FOPEN_KEEP_CACHE, 0)
@@ -379,14 +380,17 @@ class Express:
     def _write(self, unique: int, nodeid: int, _uid: int, _length: int) -> bool:
         counts = self._counts
         counts[_WRITE] += 1
-        number, offset, size, _, _, _, _ = wire.READ_IN.unpack_from(self._request, _BODY)
+        number, offset, size, flags, _, _, _ = wire.READ_IN.unpack_from(self._request, _BODY)
         if not self._overlay.is_writable:
             # Root has lifted the read-only flag. What it has in the page cache must not stay.
             self._refuse(unique, errno.EROFS)
             self._drop_pages(nodeid)
             return True
         data = self._view[_DATA : _DATA + size]
-        written = self._overlay.write(self._handles[number], offset, data)
+        handle = self._handles[number]
+        if flags & wire.WRITE_KILL_SUIDGID:
+            drop_privilege(handle.node, handle.fd, asking(self._request))
+        written = self._overlay.write(handle, offset, data)
         counts[_WRITE_BYTES] += written
         self._send(wire.WRITE_OUT.pack(wire.WRITE_OUT.size, 0, unique, written, 0))
         return True

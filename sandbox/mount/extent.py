@@ -11,11 +11,12 @@ import os
 from collections.abc import Callable
 
 from sandbox.mount import wire
+from sandbox.mount.asking import asking
 from sandbox.mount.handle import Handles
 from sandbox.mount.wire import Opcode
 from sandbox.union.counter import Counter, Kind
 from sandbox.union.node import Handle
-from sandbox.union.overlay import Overlay
+from sandbox.union.overlay import Overlay, drop_privilege
 from sandbox.union.upper import Upper
 
 _BODY = wire.IN_HEADER.size
@@ -73,8 +74,7 @@ class Extents:
         return True
 
     def _about_to_write(self, handle: Handle) -> Upper:
-        if handle.node.mode & 0o6000:
-            self._overlay.drop_privilege(handle)
+        drop_privilege(handle.node, handle.fd, asking(self._request))
         return self._overlay.require_upper()
 
     def _copy(self, unique: int, _nodeid: int, _uid: int, _length: int) -> bool:

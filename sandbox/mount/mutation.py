@@ -7,14 +7,14 @@ import mmap
 from collections.abc import Callable
 
 from sandbox.mount import wire
+from sandbox.mount.asking import asking
 from sandbox.mount.handle import Handles
 from sandbox.mount.reply import Replies
 from sandbox.mount.wire import Opcode
 from sandbox.union.attributes import Change
-from sandbox.union.caller import Caller, locks_by_group
 from sandbox.union.change import Changes
 from sandbox.union.counter import Counter, Kind
-from sandbox.union.node import BORN, Node, Place
+from sandbox.union.node import BORN, Place
 from sandbox.union.overlay import Overlay
 
 _BODY = wire.IN_HEADER.size
@@ -60,10 +60,6 @@ class Mutations:
         }
         self._with_attributes: set[int] = set()
 
-    def _caller(self) -> Caller:
-        _, _, _, _, uid, gid, pid, _ = wire.IN_HEADER.unpack_from(self._request)
-        return Caller(uid, gid, pid)
-
     def _owner(self) -> tuple[int, int]:
         owner: tuple[int, int] = wire.IN_HEADER.unpack_from(self._request)[4:6]
         return owner
@@ -72,13 +68,12 @@ class Mutations:
         self._send(wire.OUT_HEADER.pack(wire.OUT_HEADER.size, 0, unique))
         return True
 
-    def _open(self, unique: int, nodeid: int, uid: int, _length: int) -> bool:
+    def _open(self, unique: int, nodeid: int, _uid: int, _length: int) -> bool:
         self._counts[Kind.OPEN] += 1
         flags = wire.OPEN_IN.unpack_from(self._request, _BODY)[0]
         node = self._overlay.node(nodeid)
-        is_outsider = locks_by_group(node.mode) and self._is_outsider(node)
         place = node.place
-        handle = self._overlay.open(node, flags, is_privileged=uid == 0, is_outsider=is_outsider)
+        handle = self._overlay.open(node, flags, asking(self._request))
         if node.place is not place:
             # Copy-up gave it a change time of its own.
             self._send(wire.invalidation(nodeid, attributes_only=True))
@@ -86,9 +81,6 @@ class Mutations:
         size = wire.OPEN_OUT.size
         self._send(wire.OPEN_OUT.pack(size, 0, unique, number, wire.FOPEN_KEEP_CACHE, 0))
         return True
-
-    def _is_outsider(self, node: Node) -> bool:
-        return not self._caller().is_in_group(self._overlay.attributes(node).gid)
 
     def _create(self, unique: int, nodeid: int, _uid: int, length: int) -> bool:
         self._counts[Kind.CREATE] += 1
@@ -155,7 +147,7 @@ class Mutations:
             _time_ns(given[6], given[9]) if valid & wire.FATTR_MTIME else None,
         )
         handle = self._handles.get(number) if valid & wire.FATTR_FH else None
-        self._changes.setattr(node, change, handle, self._caller())
+        self._changes.setattr(node, change, handle, asking(self._request))
         self._send(self._replies.stat(unique, node))
         return True
 

@@ -84,6 +84,8 @@ DIRENT_PLUS = struct.Struct(f"={_ENTRY}{_ATTR}QQII")
 FOPEN_KEEP_CACHE = 1 << 1
 FOPEN_NOFLUSH = 1 << 5
 
+WRITE_KILL_SUIDGID = 1 << 2  # the writer has no CAP_FSETID
+
 FATTR_MODE = 1 << 0
 FATTR_UID = 1 << 1
 FATTR_GID = 1 << 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass
 
+from sandbox.union.attributes import without_privilege
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -22,6 +24,13 @@ class Caller:
     def is_privileged(self) -> bool:
         """Whether it may write without taking set-user-ID bits away (CAP_FSETID)."""
         return self.uid == 0
+
+    def after_writing(self, mode: int, gid: int) -> int:
+        """The mode of a file of group `gid` once this process has written to it."""
+        if self.is_privileged:
+            return mode
+        is_outsider = locks_by_group(mode) and not self.is_in_group(gid)
+        return without_privilege(mode, is_outsider=is_outsider)
 
     def is_in_group(self, gid: int) -> bool:
         """Whether `gid` is its group or one of its further groups."""

@@ -9,10 +9,10 @@ import stat
 from sandbox.syscalls import RENAME_EXCHANGE, renameat2
 from sandbox.union import layer
 from sandbox.union.allowance import ENTRY_BYTES
-from sandbox.union.attributes import Change, without_privilege
-from sandbox.union.caller import Caller, locks_by_group
+from sandbox.union.attributes import Change
+from sandbox.union.caller import Caller
 from sandbox.union.node import Directory, Handle, Node, Place
-from sandbox.union.overlay import Overlay
+from sandbox.union.overlay import Overlay, drop_privilege
 from sandbox.union.upper import Upper, remove_tree
 
 _NO_CHANGE = Change()
@@ -55,7 +55,7 @@ class Changes:
             os.unlink(target, dir_fd=at)
             raise
         node = self._add(parent, name, stat.S_IFREG | stat.S_IMODE(mode))
-        handle = Handle(node, file, owner[0] == 0)
+        handle = Handle(node, file)
         node.extras().handles.append(handle)
         return handle
 
@@ -84,7 +84,7 @@ class Changes:
         mode |= stat.S_IFREG
         node = Node(overlay.merge.born_ino(), mode, None, b"", Place.UPPER)
         overlay.nodes[node.ino] = node
-        handle = Handle(node, file, owner[0] == 0)
+        handle = Handle(node, file)
         node.extras().handles.append(handle)
         node.extras().anchor = anchor
         return handle
@@ -359,11 +359,7 @@ class Changes:
         fd = self._overlay.upper.open(node, os.O_WRONLY) if own else handle.fd  # type: ignore[union-attr]
         try:
             os.ftruncate(fd, size)
-            is_outsider = locks_by_group(node.mode) and not caller.is_in_group(os.fstat(fd).st_gid)
-            mode = without_privilege(node.mode, is_outsider=is_outsider)
-            if mode != node.mode and not caller.is_privileged:
-                os.fchmod(fd, stat.S_IMODE(mode))
-                node.mode = mode
+            drop_privilege(node, fd, caller)
         finally:
             if own:
                 os.close(fd)

@@ -36,14 +36,12 @@ class Handle:
     that opened the file before sees what a writer does now.
     """
 
-    __slots__ = ("data", "exempt", "fd", "node", "outsider")
+    __slots__ = ("data", "fd", "node")
 
-    def __init__(self, node: Node, fd: int, exempt: bool) -> None:
+    def __init__(self, node: Node, fd: int) -> None:
         self.node = node
         self.fd = fd
         self.data: bytes | None = None
-        self.exempt = exempt  # the opener may write without losing set-user-ID bits
-        self.outsider = False  # the opener is not in the file's group, where that matters
 
 
 class Extra:

@@ -13,7 +13,8 @@ import os
 import stat
 from collections.abc import MutableSequence
 
-from sandbox.union.attributes import Attributes, from_status, without_privilege
+from sandbox.union.attributes import Attributes, from_status
+from sandbox.union.caller import Caller
 from sandbox.union.copyup import CopyUp, content_of
 from sandbox.union.counter import Kind
 from sandbox.union.merge import Merge
@@ -236,16 +237,14 @@ class Overlay:
 
     # -- files
 
-    def open(
-        self, node: Node, flags: int, *, is_privileged: bool = False, is_outsider: bool = False
-    ) -> Handle:
+    def open(self, node: Node, flags: int, caller: Caller) -> Handle:
         """open(2) of an existing regular file. Raises OSError (EROFS, EISDIR…)."""
         writing = flags & (os.O_ACCMODE | os.O_TRUNC)
         if self.upper is None:
             if writing:
                 raise OSError(errno.EROFS, "read-only")
             fd = self.stack.open(node) if node.place is Place.LAYER else -1
-            return Handle(node, fd, is_privileged)
+            return Handle(node, fd)
         if writing:
             self.lift(node, size=0 if flags & os.O_TRUNC else None)
         if node.place is Place.UPPER:
@@ -254,11 +253,10 @@ class Overlay:
             fd = self.stack.open(node)
         else:
             fd = -1
-        handle = Handle(node, fd, is_privileged)
-        handle.outsider = is_outsider
+        handle = Handle(node, fd)
         node.extras().handles.append(handle)
         if flags & os.O_TRUNC:
-            self.drop_privilege(handle)
+            drop_privilege(node, fd, caller)
         return handle
 
     def read(self, handle: Handle, offset: int, count: int) -> bytes:
@@ -293,21 +291,10 @@ class Overlay:
         return data
 
     def write(self, handle: Handle, offset: int, data: bytes | memoryview[int]) -> int:
-        """pwrite(2), with set-user-ID bits cleared as an ordinary user's write does."""
+        """pwrite(2)."""
         if self.upper is None:
             raise OSError(errno.EROFS, "read-only")
-        if handle.node.mode & 0o6000:
-            self.drop_privilege(handle)
         return self.upper.write(handle.fd, data, offset)
-
-    def drop_privilege(self, handle: Handle) -> None:
-        """Clears set-user-ID and set-group-ID bits unless the opener is exempt."""
-        # The server may be root, whose own writes would leave them.
-        node = handle.node
-        mode = without_privilege(node.mode, is_outsider=handle.outsider)
-        if mode != node.mode and not handle.exempt:
-            os.fchmod(handle.fd, stat.S_IMODE(mode))
-            node.mode = mode
 
     def fsync(self, handle: Handle, *, data_only: bool) -> None:
         """fsync(2), or fdatasync(2)."""
@@ -415,3 +402,15 @@ class Overlay:
                 return
         node.parent = None
         self._settle(node)
+
+
+def drop_privilege(node: Node, fd: int, caller: Caller) -> None:
+    """Clears set-user-ID and set-group-ID bits of a file that `caller` writes to.
+
+    Who opened it has no say. The server may be root, whose own writes would leave them.
+    """
+    if node.mode & 0o6000:
+        mode = caller.after_writing(node.mode, os.fstat(fd).st_gid)
+        if mode != node.mode:
+            os.fchmod(fd, stat.S_IMODE(mode))
+            node.mode = mode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 from collections.abc import Callable
@@ -229,6 +230,46 @@ def lose_privilege(probe: Probe) -> None:
                 probe.look(path, f"after {label}")
 
 
+def lend_descriptors(probe: Probe) -> None:
+    """Who writes counts, not who opened the file."""
+    source = probe.opened("a source", "source", os.O_RDWR | os.O_CREAT)
+    os.write(source, b"0123456789")
+    acts: tuple[tuple[str, Callable[[int], Any]], ...] = (
+        ("write", lambda fd: os.write(fd, b"z")),
+        ("pwrite", lambda fd: os.pwrite(fd, b"z", 4)),
+        ("fallocate", lambda fd: os.posix_fallocate(fd, 0, 20)),
+        ("copy", lambda fd: os.copy_file_range(source, fd, 3, 0, 0)),
+        ("ftruncate", lambda fd: os.ftruncate(fd, 4)),
+        ("mapping", _write_by_mapping),
+    )
+    for opener, writer in (("root", user) for user in USERS):
+        _lend(probe, opener, writer, acts)
+    for opener in ("owner", "member", "other"):
+        _lend(probe, opener, "root", acts)
+
+
+def _lend(
+    probe: Probe, opener: str, writer: str, acts: tuple[tuple[str, Callable[[int], Any]], ...]
+) -> None:
+    for mode in (0o6777, 0o2767):
+        for label, act in acts:
+            path = f"{opener}.{writer}.{mode:o}.{label}"
+            with open(path, "wb") as file:
+                file.write(b"0123456789")
+            os.chown(path, OWNER, GROUP)
+            os.chmod(path, mode)
+            fd = probe.opened(f"{mode:o} for {writer}", path, os.O_RDWR, user=opener)
+            probe.do(label, lambda d=fd, a=act: a(d), writer)
+            probe.look(path, f"after {label}")
+            probe.look(fd, f"after {label}, by the descriptor")
+
+
+def _write_by_mapping(fd: int) -> None:
+    with mmap.mmap(fd, 10) as mapped:
+        mapped[3] = ord("z")
+        mapped.flush()
+
+
 def _write(path: str, flags: int, data: bytes = b"z") -> None:
     fd = os.open(path, flags)
     try:
@@ -302,6 +343,7 @@ CASES: dict[str, tuple[Callable[[Path], None], Callable[[Probe], None]]] = {
     "sticky directories": (sticky, in_sticky),
     "set-group-ID directories": (setgid, in_setgid),
     "losing privilege": (privileged, lose_privilege),
+    "lent descriptors": (nothing, lend_descriptors),
     "between directories": (across, between),
     "special files": (nothing, devices),
 }
