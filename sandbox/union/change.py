@@ -331,6 +331,7 @@ class Changes:
         if (
             change == _NO_CHANGE
             and node.mode & 0o6000
+            and not isinstance(node, Directory)
             and not caller.is_privileged
             and overlay.attributes(node).uid != caller.uid
         ):

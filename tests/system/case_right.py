@@ -181,6 +181,8 @@ def in_setgid(probe: Probe) -> None:
     """Group and bits of what is made in them, by members of the group and others."""
     for mode in ("2777", "3777", "2775"):
         for user in ("root", "owner", "member", "other"):
+            probe.moves("chown none", lambda m=mode: os.chown(m, -1, -1), mode, user=user)
+            probe.look(mode, "after chown none")
             for bits in (0o0755, 0o2755, 0o2644, 0o6777, 0o1777):
                 base = f"{mode}/{user}.{bits:o}"
                 old = os.umask(0)
