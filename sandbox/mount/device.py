@@ -103,8 +103,8 @@ def _unescaped(field: bytes) -> bytes:
     return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)
 
 
-def unmount(mountpoint: str) -> bool:
-    """Unmounts at once, or lazily if it is in use. False if the session does not end by itself.
+def unmount(mountpoint: str) -> None:
+    """Unmounts at once, or lazily if it is in use.
 
     Must not be called by the process that serves the mount: dirty pages of mapped files are
     written back first.
@@ -112,13 +112,12 @@ def unmount(mountpoint: str) -> bool:
     for flags in (0, MNT_DETACH):
         try:
             umount2(mountpoint, flags)
-            return flags == 0
+            return
         except OSError as error:
             failure = error
     if not isinstance(failure, PermissionError):
-        return False
+        return
     for lazily in ((), ("-z",)):
         command = ["fusermount3", "-u", "-q", *lazily, mountpoint]
         if os.spawnvp(os.P_WAIT, command[0], command) == 0:
-            return not lazily
-    return False
+            return

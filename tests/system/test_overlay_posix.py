@@ -6,6 +6,8 @@ import errno
 import fcntl
 import mmap
 import os
+import select
+import signal
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -15,7 +17,16 @@ from pathlib import Path
 import pytest
 from mounting import EPOCH_NS, Served, Stage, enter_private_namespace, served, staged, stop
 
-from sandbox.syscalls import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate
+from sandbox.syscalls import (
+    CLONE_NEWNS,
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
+    MS_PRIVATE,
+    MS_REC,
+    fallocate,
+    mount,
+    unshare,
+)
 from sandbox.union.spec import MountSpec
 
 
@@ -124,6 +135,34 @@ def test_a_shared_mapping_reaches_the_upper_directory(lane: Served, spec: MountS
         del file
     assert stop(lane) == 0
     assert (Path(spec.upper) / "big").read_bytes()[50_000:50_005] == b"dirty"
+
+
+def test_a_server_ends_while_a_copy_of_its_namespace_still_has_the_mount(
+    lane: Served, spec: MountSpec
+) -> None:
+    copied, told = os.pipe()
+    holder = os.fork()
+    if holder == 0:
+        unshare(CLONE_NEWNS)
+        mount("none", "/", None, MS_REC | MS_PRIVATE)
+        os.write(told, b"x")
+        signal.pause()
+        os._exit(0)
+    try:
+        assert os.read(copied, 1) == b"x"
+        (lane.mountpoint / "new").write_text("content")
+        os.kill(lane.pid, signal.SIGTERM)
+        end = os.pidfd_open(lane.pid)
+        assert select.select([end], [], [], 20)[0]
+        os.close(end)
+        assert stop(lane) == 0
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        os.close(copied)
+        os.close(told)
+    assert spec.upper is not None
+    assert (Path(spec.upper) / "new").read_text() == "content"
 
 
 def test_appends_of_several_writers_do_not_overwrite(root: Path) -> None:
