@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -214,9 +215,13 @@ def _in_our_words(text: str) -> str:
 
 def json_schema() -> bytes:
     """The JSON Schema (2020-12) of the file: what is shipped as `configs/nanosup.schema.json`."""
-    document = {
+    document: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "nanosup.toml",
         **msgspec.json.schema(File),
     }
+    # They are docstrings, which Python 3.13 keeps without their indentation.
+    for table in document["$defs"].values():
+        if "description" in table:
+            table["description"] = inspect.cleandoc(table["description"])
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
