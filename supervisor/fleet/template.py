@@ -20,6 +20,9 @@ import msgspec
 
 from supervisor.keeper.order import Order
 
+# It gets ready in half a second; on a machine that is overloaded, or emulated, it takes many times
+# that, and would no sooner be ready if another one were begun.
+_READY_S = 60.0
 _ANSWER_S = 10.0
 _END_S = 5.0
 
@@ -103,6 +106,7 @@ class Template:
             reason = error.strerror or "the template does not answer"
             raise SpawnRefusedError(reason, died=began) from None
         if answer.isdigit():
+            self._socket.settimeout(_ANSWER_S)
             return int(answer)
         if not answer:
             self._end()
@@ -132,7 +136,7 @@ class Template:
             ours.close()
             raise
         # Only one that was stopped takes that long; `up` must not stand still with it.
-        ours.settimeout(_ANSWER_S)
+        ours.settimeout(_READY_S)
         self._socket = ours
         self._answers = ours.makefile("rb")
 
