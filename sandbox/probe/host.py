@@ -35,6 +35,9 @@ _PROBE_S = 10.0
 
 _INSTALL_BWRAP = "apt install bubblewrap   (or: dnf install bubblewrap, pacman -S bubblewrap)"
 _OTHER_DISK = "set NANOSUP_STATE to a directory on ext4, xfs, btrfs or another local disk"
+_NEWER_LANDLOCK = (
+    "use Linux 6.12 or later with landlock among the security modules (lsm=landlock,…)"
+)
 _CONTAINER = (
     "in a container: docker run --device /dev/fuse --security-opt seccomp=unconfined "
     "--security-opt apparmor=unconfined --security-opt systempaths=unconfined"
@@ -323,13 +326,12 @@ def _seccomp(features: Features) -> Row:
 
 
 def _landlock(abi: int) -> Row:
-    fix = "use Linux 6.12 or later with landlock among the security modules (lsm=landlock,…)"
     return Row(
         mechanism=Mechanism.LANDLOCK,
-        ok=abi >= 6,
+        ok=abi >= ABI_SCOPES,
         needed=False,
         detail=_landlock_gives(abi),
-        fix="" if abi >= 6 else fix,
+        fix="" if abi >= ABI_SCOPES else _NEWER_LANDLOCK,
     )
 
 
@@ -343,13 +345,18 @@ def _landlock_gives(abi: int) -> str:
 
 
 def _confinement(features: Features) -> Row:
-    said = trial.confine(features)
+    if not features.seccomp or features.landlock_abi < ABI_SCOPES:
+        said, fix = "not tried: it needs seccomp, and landlock of Linux 6.12", _NEWER_LANDLOCK
+    elif said := trial.confine(features):
+        fix = _CONTAINER
+    else:
+        said, fix = "", ""
     return Row(
         mechanism=Mechanism.CONFINEMENT,
         ok=not said,
         needed=False,
         detail=said or "a lane without namespaces: landlock, seccomp and a warden",
-        fix=_CONTAINER if said else "",
+        fix=fix,
     )
 
 
