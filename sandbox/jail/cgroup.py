@@ -6,7 +6,6 @@ directories below its own group in each hierarchy, which in general is root.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -183,27 +182,25 @@ def _make_directory(place: str, name: str) -> tuple[str, int]:
 def _divide(place: str, controllers: Iterable[str]) -> None:
     """Lets the groups below `place` have controllers. None of its own processes may be in it then,
     unless it is the root ("no internal processes"), so they move down.
+
+    With one in it, the kernel refuses memory (EBUSY), but hands on pids and cpu: then it takes the
+    group for a threaded one, and no process can enter those below (EOPNOTSUPP).
     """
+    if os.path.exists(os.path.join(place, "cgroup.type")):  # only the root has none
+        _move_down(place)
     control = os.path.join(place, "cgroup.subtree_control")
     if missing := set(controllers) - set(_read(control).split()):
-        text = " ".join(f"+{name}" for name in sorted(missing))
-        try:
-            _write(control, text)
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            _move_down(place)
-            _write(control, text)
+        _write(control, " ".join(f"+{name}" for name in sorted(missing)))
 
 
 def _move_down(place: str) -> None:
     down = os.path.join(place, _OWN)
-    os.makedirs(down, exist_ok=True)
     # Until there are none: what is just being forked comes into the old one.
     for _ in range(100):
         pids = _read(os.path.join(place, "cgroup.procs")).split()
         if not pids:
             return
+        os.makedirs(down, exist_ok=True)
         for pid in pids:
             try:
                 _write(os.path.join(down, "cgroup.procs"), pid)
@@ -218,22 +215,23 @@ def _sweep(place: str) -> None:
     except OSError:
         return
     for name in names:
-        if name.startswith(PREFIX) and not _is_in_use(os.path.join(place, name)):
-            _remove(os.path.join(place, name))
+        if name.startswith(PREFIX):
+            _remove_unused(os.path.join(place, name))
 
 
-def _is_in_use(directory: str) -> bool:
+def _remove_unused(directory: str) -> None:
+    """Holds its lock until it is removed: who has just made it may be about to take it."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return True
+        return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        _remove(directory)
+    except BlockingIOError:
+        pass
     finally:
         os.close(fd)
-    return False
 
 
 def _remove(directory: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
@@ -83,6 +82,28 @@ def test_a_group_that_is_in_use_is_not_removed_though_it_is_empty(hierarchy: Hie
         assert Path(first.directories[0]).exists()
 
 
+def test_a_group_that_is_just_being_made_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its maker takes the lock and looks whether it is still there."""
+    left = tmp_path / f"{PREFIX}left"
+    left.mkdir()
+    locked: list[bool] = []
+
+    def remove(directory: str) -> None:
+        with_lock = subprocess.run(["flock", "--nonblock", directory, "true"])
+        locked.append(with_lock.returncode != 0)
+
+    monkeypatch.setattr(cgroup, "_remove", remove)
+    place = {"pids": str(tmp_path)}
+    (tmp_path / f"{PREFIX}x").mkdir()  # ends it early: this is about what comes before
+    with pytest.raises(HostError), cgroup.made(Hierarchy(1, place), "x", [("pids", "a", "5")]):
+        pass
+
+    assert locked
+    assert all(locked)
+
+
 def test_a_setting_that_is_refused_is_an_error(hierarchy: Hierarchy) -> None:
     with (
         pytest.raises(HostError, match=r"pids\.max"),
@@ -100,6 +121,7 @@ def delegated(tmp_path: Path, *, own: str) -> Path:
     (place / "cgroup.controllers").write_text("cpu memory pids io\n")
     (place / "cgroup.subtree_control").write_text("")
     (place / "cgroup.procs").write_text("")
+    (place / "cgroup.type").write_text("domain\n")
     proc = tmp_path / "proc"
     proc.mkdir()
     (proc / "cgroup").write_text(f"0::{own}\n")
@@ -136,7 +158,8 @@ def test_a_group_that_is_not_delegated_is_not_found(tmp_path: Path) -> None:
 def test_processes_move_down_before_their_group_is_divided(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No internal processes: with any in it, controllers cannot be handed on (EBUSY)."""
+    """No internal processes: with any in it, memory cannot be handed on (EBUSY), and what can be
+    makes of it a threaded group, with nothing below that a process could enter."""
     place = delegated(tmp_path, own="/a.scope")
     procs, control = place / "cgroup.procs", place / "cgroup.subtree_control"
     procs.write_text("11\n12\n")
@@ -146,7 +169,7 @@ def test_processes_move_down_before_their_group_is_divided(
 
     def write(path: str, text: str) -> None:
         if path == str(control) and procs.read_text():
-            raise OSError(errno.EBUSY, "busy")
+            (place / "cgroup.type").write_text("domain threaded\n")
         if path.endswith("nanosup-keepers/cgroup.procs"):
             moved.append(text)
             procs.write_text("".join(f"{pid}\n" for pid in ("11", "12") if pid not in moved))
@@ -160,4 +183,5 @@ def test_processes_move_down_before_their_group_is_divided(
         assert made is not None
         assert moved == ["11", "12"]
         assert control.read_text() == "+pids"
+        assert (place / "cgroup.type").read_text() == "domain\n"
         assert (place / f"{PREFIX}x/pids.max").read_text() == "5"
