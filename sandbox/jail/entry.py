@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sandbox.jail import elf, step
+from sandbox.jail import elf, encoding, step
 from sandbox.jail.elf import Constant, Exec, Put, Slot, Step
 from sandbox.jail.feature import Features
 from sandbox.jail.jail import ENTRY_FD, REPORT_FD, Bind, JailSpec, Mask, operations
@@ -104,7 +104,7 @@ def entry_of(
     steps += ((path, Exec(step.encoded(path))) for path in _candidates(spec))
     call("report", "write", REPORT_FD, Constant(_NOT_EXECUTED), len(_NOT_EXECUTED))
     return Entry(
-        elf.program(features.machine, [each for _, each in steps], report_fd=REPORT_FD),
+        encoding.program(features.machine, [each for _, each in steps], report_fd=REPORT_FD),
         tuple(name for name, _ in steps),
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from sandbox.jail import elf, step
+from sandbox.jail import elf, encoding, step
 from sandbox.jail.elf import Constant, Exec, Fork, Put, Slot, Step
 from sandbox.jail.landlock import ABI_SCOPES, Domain, Right, scopes
 
@@ -169,6 +169,6 @@ def launcher(machine: str, launch: Launch) -> Launcher:
     call("close_range", launch.report_fd + 1, 0xFFFF_FFFF, 0)
     steps.append((launch.path, Exec(step.encoded(launch.path))))
     return Launcher(
-        elf.program(machine, [each for _, each in steps], report_fd=launch.report_fd),
+        encoding.program(machine, [each for _, each in steps], report_fd=launch.report_fd),
         tuple(name for name, _ in steps),
     )

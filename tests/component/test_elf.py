@@ -26,8 +26,8 @@ from sandbox.jail.elf import (
     Put,
     Slot,
     Step,
-    program,
 )
+from sandbox.jail.encoding import program
 
 NOWHERE = 999  # a descriptor that is not open
 CLONE_THREAD_ALONE = 0x1_0000  # without what it needs (clone(2))
