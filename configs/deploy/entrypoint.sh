@@ -2,8 +2,8 @@
 # A container that runs one sprint: `nanosup up` is process 1, which waits for orphans and ends its
 # lanes on `docker stop`.
 #
-#   docker run --rm -v "$PWD:/work" --device /dev/fuse --security-opt seccomp=unconfined \
-#       --cap-add SYS_ADMIN --stop-timeout 120 IMAGE "the goal"
+#   docker run --rm -v "$PWD:/work" --device /dev/fuse --cap-add SYS_ADMIN --stop-timeout 120 \
+#       --security-opt seccomp=unconfined --security-opt apparmor=unconfined IMAGE "the goal"
 #
 # `nanosup doctor` in the container says what it can enforce. The board is in the repository's git
 # directory, so a container that was killed goes on when it is started again with the same volume.

@@ -38,10 +38,17 @@ _OTHER_DISK = "set NANOSUP_STATE to a directory on ext4, xfs, btrfs or another l
 _NEWER_LANDLOCK = (
     "use Linux 6.12 or later with landlock among the security modules (lsm=landlock,…)"
 )
-_CONTAINER = (
-    "in a container: docker run --device /dev/fuse --security-opt seccomp=unconfined "
-    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined"
-)
+
+
+def _container() -> str:
+    """What a container has to be started with. Its root makes mount namespaces by its capability,
+    its other users make user namespaces, in which the kernel lets nobody mount /proc anew whose own
+    is partly hidden."""
+    grants = "--cap-add SYS_ADMIN" if os.getuid() == 0 else "--security-opt systempaths=unconfined"
+    return (
+        "in a container: docker run --device /dev/fuse --security-opt seccomp=unconfined "
+        f"--security-opt apparmor=unconfined {grants}"
+    )
 
 
 def probe(state: str | None = None) -> Features:
@@ -102,12 +109,12 @@ def _fuse() -> Row:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         detail, fix = {
-            errno.ENOENT: ("there is no /dev/fuse", f"modprobe fuse; {_CONTAINER}"),
+            errno.ENOENT: ("there is no /dev/fuse", f"modprobe fuse; {_container()}"),
             errno.ENXIO: ("/dev/fuse has no driver", "modprobe fuse"),
             errno.ENODEV: ("/dev/fuse has no driver", "modprobe fuse"),
             errno.EACCES: ("/dev/fuse may not be opened by this user", "chmod 666 /dev/fuse"),
-            errno.EPERM: ("this container may not open /dev/fuse", _CONTAINER),
-        }.get(error.errno or 0, (f"/dev/fuse cannot be opened: {error.strerror}", _CONTAINER))
+            errno.EPERM: ("this container may not open /dev/fuse", _container()),
+        }.get(error.errno or 0, (f"/dev/fuse cannot be opened: {error.strerror}", _container()))
         return Row(mechanism=Mechanism.FUSE, ok=False, needed=True, detail=detail, fix=fix)
     detail = "/dev/fuse can be opened"
     return Row(mechanism=Mechanism.FUSE, ok=True, needed=True, detail=detail)
@@ -248,8 +255,8 @@ def _mount_fuse() -> None:
 
 
 def _explain_refusal(mechanism: Mechanism) -> str:
-    if mechanism is Mechanism.FUSE_MOUNT and os.getuid() == 0:
-        return _CONTAINER
+    if mechanism in (Mechanism.MOUNT_NAMESPACE, Mechanism.FUSE_MOUNT) and os.getuid() == 0:
+        return _container()
     if mechanism is Mechanism.OVERLAY_MOUNT and os.getuid() == 0:
         return f"modprobe overlay; or {_OTHER_DISK}"
     settings = (
@@ -261,7 +268,7 @@ def _explain_refusal(mechanism: Mechanism) -> str:
         if _number(path) == bad:
             name = path.removeprefix("/proc/sys/").replace("/", ".")
             return fix or f"sysctl -w {name}={1 - bad}   (as root; keep it in /etc/sysctl.d)"
-    return _CONTAINER
+    return _container()
 
 
 def _layer_format(state: str) -> Row:
@@ -348,7 +355,7 @@ def _confinement(features: Features) -> Row:
     if not features.seccomp or features.landlock_abi < ABI_SCOPES:
         said, fix = "not tried: it needs seccomp, and landlock of Linux 6.12", _NEWER_LANDLOCK
     elif said := trial.confine(features):
-        fix = _CONTAINER
+        fix = _container()
     else:
         said, fix = "", ""
     return Row(
@@ -365,7 +372,9 @@ def _pidfd() -> Row:
         os.close(os.pidfd_open(os.getpid()))
     except OSError as error:
         detail = f"processes cannot be watched by descriptor: {error.strerror}"
-        return Row(mechanism=Mechanism.PIDFD, ok=False, needed=True, detail=detail, fix=_CONTAINER)
+        return Row(
+            mechanism=Mechanism.PIDFD, ok=False, needed=True, detail=detail, fix=_container()
+        )
     release = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
     how = (
         "a signal and an exit status of 128+n are told apart"
