@@ -309,8 +309,13 @@ class CopyUp:
         set_opaque(fd)
         directory.layers, directory.oid = (), None
         assert directory.children is not None
-        for name in directory.covered - directory.children.keys():
-            os.unlink(name, dir_fd=fd)
+        whiteouts = directory.covered - directory.children.keys()
+        if whiteouts:
+            before = os.fstat(fd)
+            for name in whiteouts:
+                os.unlink(name, dir_fd=fd)
+            # Nobody has seen them: to remove them is no change of the directory.
+            os.utime(b".", ns=(before.st_atime_ns, before.st_mtime_ns), dir_fd=fd)
         directory.covered = set()
 
 

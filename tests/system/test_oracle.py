@@ -333,10 +333,12 @@ def _run(machine: type[Comparison], chosen: settings) -> None:
     run_state_machine_as_test(machine, settings=chosen)
 
 
+@pytest.mark.timeout(7200)
 def test_overlay_answers_as_the_kernels_overlayfs_does(request: pytest.FixtureRequest) -> None:
     _run(AgainstKernel, _settings(request))
 
 
+@pytest.mark.timeout(7200)
 def test_overlay_behaves_as_a_plain_directory_does(request: pytest.FixtureRequest) -> None:
     _run(AgainstPlainDirectory, _settings(request))
 

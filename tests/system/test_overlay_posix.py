@@ -90,6 +90,13 @@ def test_inode_numbers_survive_copy_up_and_rename(root: Path) -> None:
     assert os.stat(root / "moved").st_dev == os.stat(root).st_dev
 
 
+def test_a_renamed_directory_keeps_its_times_whatever_was_removed_in_it(root: Path) -> None:
+    (root / "d/file").unlink()
+    os.utime(root / "d", ns=(1, 2))
+    os.rename(root / "d", root / "moved")
+    assert os.stat(root / "moved").st_mtime_ns == 2
+
+
 def test_an_unlinked_file_lives_until_it_is_closed(root: Path) -> None:
     for name in ("file", "new"):
         with open(root / name, "a+b", buffering=0) as file:
