@@ -6,11 +6,12 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from sandbox.jail import jail, spawn
 from sandbox.jail.anchor import check_anchors
 from sandbox.jail.child import Child
-from sandbox.jail.entry import entry_of
+from sandbox.jail.entry import Entry, entry_of
 from sandbox.jail.feature import Features
 from sandbox.jail.furnish import furnished
 from sandbox.jail.jail import JailSpec
@@ -18,6 +19,33 @@ from sandbox.jail.seccomp import assemble, names
 
 # A jail takes milliseconds. This only bounds a host that hangs, e.g. in a dead network mount.
 BUILD_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What bubblewrap is given: its arguments, its options, and the entry, where there is one."""
+
+    argv: tuple[str, ...]
+    options: bytes
+    entry: Entry | None
+
+
+def plan(
+    spec: JailSpec,
+    features: Features,
+    *,
+    limits: Mapping[int, int],
+    seccomp: bytes | None = None,
+) -> Plan:
+    """What `start` starts. Starts nothing. Raises JailError for a spec that makes no sense."""
+    options = "\0".join(jail.bwrap_options(spec)).encode(errors="surrogateescape")
+    entry = None
+    if features.has_entry:
+        filter_program = None
+        if features.seccomp:
+            filter_program = seccomp or assemble(features.machine, notify=features.notifies)
+        entry = entry_of(spec, features, limits=limits, filter_program=filter_program)
+    return Plan(tuple(jail.bwrap_argv(spec, features)), options, entry)
 
 
 def start(
@@ -47,16 +75,10 @@ def start(
     Raises JailError when the jail cannot be built. A command that cannot be executed is no error:
     the child's end is then `Unstarted`.
     """
-    argv = jail.bwrap_argv(spec, features)
-    check_anchors(spec)
-    options = "\0".join(jail.bwrap_options(spec)).encode(errors="surrogateescape")
     resources = {**spec.resources, **(limits or {})}
-    entry = None
-    if features.has_entry:
-        filter_program = None
-        if features.seccomp:
-            filter_program = seccomp or assemble(features.machine, notify=features.notifies)
-        entry = entry_of(spec, features, limits=resources, filter_program=filter_program)
+    planned = plan(spec, features, limits=resources, seccomp=seccomp)
+    entry = planned.entry
+    check_anchors(spec)
     opened: list[int] = []
 
     def own(fd: int) -> int:
@@ -72,7 +94,7 @@ def start(
             0: own(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) if stdin is None else stdin,
             1: stdout,
             2: stderr,
-            jail.OPTIONS_FD: own(_memory(options)),
+            jail.OPTIONS_FD: own(_memory(planned.options)),
             jail.STATUS_FD: status_w,
             jail.BUILT_FD: opened[0],
         }
@@ -82,7 +104,7 @@ def start(
             reader, writer = socket.socketpair()
             report_r, fds[jail.REPORT_FD] = reader.detach(), own(writer.detach())
         image = spawn.Image(
-            argv=tuple(argv),
+            argv=planned.argv,
             fds=fds,
             uid=spec.uid,
             gid=spec.gid,

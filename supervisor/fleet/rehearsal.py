@@ -15,8 +15,9 @@ from pathlib import Path
 import msgspec
 
 from sandbox.errors import SandboxError
-from sandbox.jail import namespace, seccomp, survey
+from sandbox.jail import launch, namespace, survey, view
 from sandbox.jail.feature import Features
+from sandbox.jail.jail import Bind
 from sandbox.repository import gitdir, repository
 from supervisor import clock
 from supervisor.artifacts import provenance
@@ -26,6 +27,7 @@ from supervisor.board.board import Board, SprintDir
 from supervisor.board.observe import observe
 from supervisor.board.owner import stamp, this_process
 from supervisor.errors import SupervisorError
+from supervisor.keeper.lane import CHANGES, LaneDir
 from supervisor.model import lineage, name
 from supervisor.model.phase import Access, Agent, Phase
 from supervisor.model.record import AttemptState, Outcome, Snapshot, Sprint
@@ -46,13 +48,9 @@ def rehearse(state: str, top: str, features: Features) -> None:
         place = disk.tmp_path(_stage() or state)
         try:
             _run(Path(place))
+            _prepare(Path(place, "lane"), Path(top), features)
         finally:
             shutil.rmtree(place, ignore_errors=True)  # or `sweep` does, where we are killed
-        gitdir.identity(repository.find(Path(top)))
-        uid, _ = namespace.lane_ids()
-        survey.survey(uid=uid, targets=[top], environment=os.environ, home_read=[])
-        if features.seccomp:
-            seccomp.assemble(features.machine, notify=features.notifies)
     except (OSError, SandboxError, SupervisorError):
         pass
 
@@ -93,6 +91,39 @@ def _run(directory: Path) -> None:
     )
     for phase in (first, second):
         _attempt(board, sprint, phase)
+
+
+def _prepare(place: Path, top: Path, features: Features) -> None:
+    """All that goes before a lane's jail, and starts nothing."""
+    repo = repository.find(top)
+    uid, gid = namespace.lane_ids()
+    lane = LaneDir(str(place))
+    lane.make(Phase(name="first", agents=("agent",), access=Access.READ), uid=uid, gid=gid)
+    stores = [(path, str(path)) for path in repo.object_dirs]
+    gitdir.make(
+        Path(lane.git),
+        repo,
+        commit=repo.commit,
+        alternates=stores,
+        uid=uid,
+        gid=gid,
+        changes=CHANGES,
+    )
+    ground = survey.survey(uid=uid, targets=[str(top)], environment=os.environ, home_read=[])
+    seen = view.Lane(
+        argv=("true",),
+        uid=uid,
+        gid=gid,
+        repository=str(top),
+        mount=lane.mount,
+        home=lane.home,
+        git_dir=lane.git,
+        objects=tuple(Bind(str(path), seen_at) for path, seen_at in stores),
+        tmp=lane.tmp,
+        inputs=lane.inputs,
+        outputs=lane.outputs,
+    )
+    launch.plan(view.jail_of(seen, ground), features, limits={})
 
 
 def _attempt(board: Board, sprint: SprintDir, phase: Phase) -> None:
