@@ -44,6 +44,7 @@ def tables(options: Options) -> str:
         theirs = Sample(tuple(worktree))
         # Only now: where many files were just removed, ext4 takes long to find room for new ones.
         _remove_worktrees(repository, rounds)
+        shutil.rmtree(repository / ".git/nanosup")
         rows.append(
             [
                 f"{corpus.files:,}",
@@ -59,7 +60,7 @@ def tables(options: Options) -> str:
     head = [
         "files",
         "`git worktree add`",
-        "first lane of a sprint",
+        "first lane of `nanosup up`",
         "every later lane",
         "its first `ls`",
         "ratio, first",
@@ -68,7 +69,8 @@ def tables(options: Options) -> str:
     ]
     about = (
         "From the request to the running child: claim, mount, git directory, jail. The first lane\n"
-        "of a sprint also writes the index that all its lanes share. Its first `ls`: from the\n"
+        "of `nanosup up` also waits for the template to be ready, and writes the index that all\n"
+        "lanes of its snapshot share. Its first `ls`: from the\n"
         "request until `ls` in the lane has listed the repository and `date` has told, so with a\n"
         f"shell and two programs started. Medians (least–most) of {rounds} rounds.\n"
     )
@@ -107,15 +109,15 @@ def _sprint(repository: Path) -> SprintTimes:
     events = subprocess.run(
         [NANOSUP, "events", "--json"], cwd=repository, check=True, stdout=subprocess.PIPE
     ).stdout
-    state = repository / ".git" / "nanosup"
+    sprints = repository / ".git/nanosup/sprints"
     lanes, looked = [], []
     for event in map(json.loads, events.splitlines()):
         if event["event"] == "attempt.running":
             lanes.append(event["ready_ms"] / 1000)
-            (log,) = state.glob(f"sprints/*/phases/{event['phase']}/attempts/0001/stdout.log")
+            phase = sprints / event["sprint"] / "phases" / event["phase"]
+            log = phase / "attempts/0001/stdout.log"
             asked_s = datetime.fromisoformat(event["at"]).timestamp() - lanes[-1]
             looked.append(int(log.read_text()) / 1e9 - asked_s)
-    shutil.rmtree(state)
     return SprintTimes(tuple(lanes), tuple(looked), whole_s)
 
 
