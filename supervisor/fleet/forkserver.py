@@ -29,6 +29,8 @@ from supervisor.keeper import keeper
 from supervisor.keeper.mount import Server
 from supervisor.keeper.order import Order
 
+Training = Callable[[Callable[[], bool]], None]
+
 _IDLE_S = 0.03
 
 
@@ -37,7 +39,7 @@ class Recruit:
     or ends where it is given none.
 
     Args:
-        train: what it does before it waits for that.
+        train: what it does before it waits for that; is given a question, whether it has come.
         leave: closes what is not for it.
 
     Attributes:
@@ -46,9 +48,7 @@ class Recruit:
     Raises OSError where there can be none now (fork(2)).
     """
 
-    def __init__(
-        self, features: Features, train: Callable[[], None], *, leave: Callable[[], None]
-    ) -> None:
+    def __init__(self, features: Features, train: Training, *, leave: Callable[[], None]) -> None:
         self._orders, orders = socket.socketpair()
         try:
             self.pid = os.fork()
@@ -84,12 +84,12 @@ class Recruit:
             pass  # the kernel has reaped it
 
 
-def _serve(features: Features, train: Callable[[], None], orders: socket.socket) -> NoReturn:
+def _serve(features: Features, train: Training, orders: socket.socket) -> NoReturn:
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # The sooner it is forked, the less of what a keeper touches do both of them have.
     ahead = Server() if Tier.FUSE in available(features) else None
-    train()
+    train(lambda: readable(orders.fileno(), 0))
     with orders, orders.makefile("rb") as lines:
         order = lines.readline()
     if not order.endswith(b"\n"):
@@ -102,10 +102,10 @@ def serve(requests: socket.socket, state: str, top: str) -> None:
     features = host.probe(state)
     os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
 
-    def train() -> None:
-        rehearse(state, top, features)
+    def train(enough: Callable[[], bool]) -> None:
+        rehearse(state, top, features, enough=enough)
 
-    train()
+    rehearse(state, top, features)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: keepers report on the board
     gc.collect()
     gc.freeze()  # keeps the collector from writing to, and so copying, the pages that forks share
@@ -129,7 +129,7 @@ def serve(requests: socket.socket, state: str, top: str) -> None:
             taken = spare
         else:
             try:
-                taken = Recruit(features, lambda: None, leave=leave)
+                taken = Recruit(features, lambda _: None, leave=leave)
             except OSError as error:
                 requests.sendall(f"{error.strerror}\n".encode())
                 continue

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -37,18 +39,23 @@ _NO_OBJECT = "0" * 40
 _MEMORY = "/dev/shm"
 
 
-def rehearse(state: str, top: str, features: Features) -> None:
+def rehearse(
+    state: str, top: str, features: Features, *, enough: Callable[[], bool] = lambda: False
+) -> None:
     """Takes a sprint of two phases to its end, on a board of its own that is then removed, and
     looks at the repository at `top`. What does not work here will be told by who needs it.
 
     Args:
         state: where the board is to be if there is no file system in memory.
+        enough: whether to leave it at what was done so far; asked now and then.
     """
     try:
         place = disk.tmp_path(_stage() or state)
         try:
-            _run(Path(place))
-            _prepare(Path(place, "lane"), Path(top), features)
+            for act in _acts(Path(place), Path(top), features):
+                if enough():
+                    break
+                act()
         finally:
             shutil.rmtree(place, ignore_errors=True)  # or `sweep` does, where we are killed
     except (OSError, SandboxError, SupervisorError):
@@ -72,7 +79,7 @@ def _stage() -> str | None:
     return path
 
 
-def _run(directory: Path) -> None:
+def _acts(directory: Path, top: Path, features: Features) -> Iterator[Callable[[], None]]:
     board = Board(directory)
     base = Snapshot(commit=_NO_OBJECT, tree=_NO_OBJECT, base_tree=_NO_OBJECT, epoch_ns=0)
     first = Phase(name="first", agents=("agent",), access=Access.READ)
@@ -90,7 +97,8 @@ def _run(directory: Path) -> None:
         )
     )
     for phase in (first, second):
-        _attempt(board, sprint, phase)
+        yield partial(_attempt, board, sprint, phase)
+    yield partial(_prepare, directory / "lane", top, features)
 
 
 def _prepare(place: Path, top: Path, features: Features) -> None:
