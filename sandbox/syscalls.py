@@ -142,12 +142,11 @@ def move_mount(tree: int, target: str) -> None:
     _call(_SYS_MOVE_MOUNT, tree, b"", *to, _MOVE_MOUNT_F_EMPTY_PATH, names=(target,))
 
 
-def mount_setattr(
-    where: int | str, *, add: int, propagation: int = 0, recursive: bool = False
-) -> None:
-    """mount_setattr(2) of a path, or of a tree that `open_tree` has returned."""
+def mount_setattr(where: int | str, *, add: int, recursive: bool = False) -> None:
+    """mount_setattr(2) of a path, or of a tree that `open_tree` has returned: adds attributes, and
+    makes it private, so that nothing that is mounted elsewhere appears in it (MS_PRIVATE)."""
     flags = _AT_RECURSIVE if recursive else 0
-    attributes = _MOUNT_ATTR.pack(add, 0, propagation, 0)
+    attributes = _MOUNT_ATTR.pack(add, 0, MS_PRIVATE, 0)
     if isinstance(where, int):
         at: tuple[int, bytes, int] = (where, b"", flags | _AT_EMPTY_PATH)
     else:

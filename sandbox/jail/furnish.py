@@ -78,9 +78,7 @@ class _Furnisher:
         if console is not None:
             devices["console"] = self._tree(console)
         with _telling("the host's file systems cannot be shown read-only"):
-            syscalls.mount_setattr(
-                "/", add=_SEALED, propagation=syscalls.MS_PRIVATE, recursive=True
-            )
+            syscalls.mount_setattr("/", add=_SEALED, recursive=True)
         with _telling("a /dev of its own cannot be given to the jail"):
             self._devices(devices)
         unfinished = ["/dev"]

@@ -158,19 +158,22 @@ def _our_restart(rounds: int) -> Sample:
         repository = _repository(
             directory, 1, "echo > $NANOSUP_OUTPUTS/up; exec sleep 100000", backoff_s=0
         )
+        taken = []
         with _up(repository):
-
-            def pids() -> list[int]:
-                found = []
-                for mark in sorted(_marks(repository)):
-                    try:
-                        pulse = json.loads((mark.parents[2] / "pulse.json").read_text())
-                    except (OSError, ValueError):
-                        continue
-                    found.append(_innermost(pulse["child_pid"]) or -1)
-                return found
-
-            return _restarts(pids, rounds)
+            for number in range(rounds):
+                _await(lambda n=number: len(_marks(repository)) > n, "a child")
+                time.sleep(1.2)
+                mark = max(_marks(repository))
+                attempt = mark.parents[2]
+                following = attempt.with_name(f"{number + 2:04d}") / mark.relative_to(attempt)
+                agent = _innermost(json.loads((attempt / "pulse.json").read_text())["child_pid"])
+                assert agent is not None
+                began = time.monotonic()
+                os.kill(agent, signal.SIGKILL)
+                # One look at one file: more would take a core from who starts the next.
+                _await(following.exists, "the next", interval_s=0.0005)
+                taken.append(time.monotonic() - began)
+        return Sample(tuple(taken))
 
 
 def _our_log(megabytes: int) -> float | None:
