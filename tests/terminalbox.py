@@ -61,6 +61,8 @@ class Terminal:
         def take() -> None:
             os.setsid()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            # Tests may run under nohup(1).
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
             # Blocked, so that none is lost before the shell waits for it.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 
