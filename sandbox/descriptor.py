@@ -1,4 +1,5 @@
-"""Descriptors: whether one can be read, and those that a forked process is to be rid of."""
+"""Descriptors: whether one can be read, writing all of something to one, and those that a forked
+process is to be rid of."""
 
 from __future__ import annotations
 
@@ -19,6 +20,13 @@ def close_others(kept: Container[int]) -> None:
                 os.close(int(name))
             except OSError:  # the listing's own
                 pass
+
+
+def write_whole(fd: int, data: bytes | memoryview) -> None:
+    """write(2) until all is written."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def readable(fd: int, timeout_s: float | None) -> bool:

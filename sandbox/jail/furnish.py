@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from sandbox import syscalls
+from sandbox.descriptor import write_whole
 from sandbox.errors import JailError
 from sandbox.jail.jail import Bind, File, JailSpec, Mask, Operation, Symlink, operations
 from sandbox.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
@@ -200,9 +201,7 @@ def _is_directory(tree: int) -> bool:
 def _touch(path: str, content: bytes = b"") -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
     try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_whole(fd, content)
     finally:
         os.close(fd)
 

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from sandbox.descriptor import write_whole
 from sandbox.jail import jail, spawn
 from sandbox.jail.anchor import check_anchors
 from sandbox.jail.child import Child
@@ -177,9 +178,7 @@ def _find_program(spec: JailSpec) -> str | None:
 
 def _memory(content: bytes) -> int:
     fd = os.memfd_create("options", os.MFD_CLOEXEC)
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]
+    write_whole(fd, content)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 

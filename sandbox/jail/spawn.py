@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from sandbox import syscalls
+from sandbox.descriptor import write_whole
 from sandbox.errors import JailError
 from sandbox.jail import elf
 from sandbox.jail.launcher import Launch, Launcher, Terminal, launcher
@@ -165,9 +166,7 @@ def executable(name: str, content: bytes) -> int:
     except OSError:  # before Linux 6.3 every one is executable
         writable = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(writable, view) :]
+        write_whole(writable, content)
         return os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(writable)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from sandbox.descriptor import write_whole
 from sandbox.errors import MountError
 from sandbox.union import layer
 from sandbox.union.strata import DEPTH_LIMIT, Level, What, open_file, open_strata
@@ -305,9 +306,7 @@ def copy_content(source: int, target: int, size: int) -> None:
         os.lseek(source, done, os.SEEK_SET)
         os.lseek(target, done, os.SEEK_SET)
         while chunk := os.read(source, 1 << 20):
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(target, view) :]
+            write_whole(target, chunk)
 
 
 # -- settling

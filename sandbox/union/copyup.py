@@ -77,7 +77,7 @@ class CopyUp:
             before = os.fstat(fd)
             source, known = self._upper.where(node)
             os.link(known, name, src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
-            os.utime(f"/proc/self/fd/{fd}", ns=(before.st_atime_ns, before.st_mtime_ns))
+            _give_times_back(fd, before)
             directory.cover(name)
         self._merge.know_hard_link(node, self._upper.status(node).st_ino)
 
@@ -102,7 +102,7 @@ class CopyUp:
             self._copy_special(node, temporary)
         self._move_into_place(temporary, parent_fd, node)
         # Copy-up is no change of the directory that holds the name.
-        os.utime(b".", ns=(before.st_atime_ns, before.st_mtime_ns), dir_fd=parent_fd)
+        _give_times_back(parent_fd, before)
         if node.place is not Place.GRAFT:
             parent.cover(node.name)
         self._arrive(node)
@@ -315,8 +315,12 @@ class CopyUp:
             for name in whiteouts:
                 os.unlink(name, dir_fd=fd)
             # Nobody has seen them: to remove them is no change of the directory.
-            os.utime(b".", ns=(before.st_atime_ns, before.st_mtime_ns), dir_fd=fd)
+            _give_times_back(fd, before)
         directory.covered = set()
+
+
+def _give_times_back(directory_fd: int, before: os.stat_result) -> None:
+    os.utime(b".", ns=(before.st_atime_ns, before.st_mtime_ns), dir_fd=directory_fd)
 
 
 def content_of(tree: GitTree, node: Node) -> bytes:

@@ -98,18 +98,23 @@ def _peer_restart(peer: Peer, rounds: int) -> Sample:
         marks = directory / "marks"
         task = Task("c", ("sh", "-c", f"echo $$ >> {marks}; exec sleep 100000"), directory / "log")
         with running(peer, directory / "peer", [task]):
-            return _restarts(lambda: [int(line) for line in _lines(marks)], rounds)
+            return _restarts(
+                lambda number: len(_lines(marks)) >= number,
+                lambda number: int(_lines(marks)[number - 1]),
+                rounds,
+            )
 
 
-def _restarts(pids: Callable[[], list[int]], rounds: int) -> Sample:
-    """Kills the last, and waits for one more."""
+def _restarts(has_begun: Callable[[int], bool], pid: Callable[[int], int], rounds: int) -> Sample:
+    """Kills the n-th child, and waits for the next; `pid` is asked once it has run for a while."""
     taken = []
-    for number in range(rounds):
-        _await(lambda n=number: len(pids()) > n, "a child")
+    for number in range(1, rounds + 1):
+        _await(lambda n=number: has_begun(n), "a child")
         time.sleep(1.2)  # s6 and runit start at once only what has run for a second
+        child = pid(number)
         began = time.monotonic()
-        os.kill(pids()[-1], signal.SIGKILL)
-        _await(lambda n=number: len(pids()) > n + 1, "the next", interval_s=0.0005)
+        os.kill(child, signal.SIGKILL)
+        _await(lambda n=number: has_begun(n + 1), "the next", interval_s=0.0005)
         taken.append(time.monotonic() - began)
     return Sample(tuple(taken))
 
@@ -158,22 +163,23 @@ def _our_restart(rounds: int) -> Sample:
         repository = _repository(
             directory, 1, "echo > $NANOSUP_OUTPUTS/up; exec sleep 100000", backoff_s=0
         )
-        taken = []
         with _up(repository):
-            for number in range(rounds):
-                _await(lambda n=number: len(_marks(repository)) > n, "a child")
-                time.sleep(1.2)
-                mark = max(_marks(repository))
-                attempt = mark.parents[2]
-                following = attempt.with_name(f"{number + 2:04d}") / mark.relative_to(attempt)
-                agent = _innermost(json.loads((attempt / "pulse.json").read_text())["child_pid"])
-                assert agent is not None
-                began = time.monotonic()
-                os.kill(agent, signal.SIGKILL)
+            _await(lambda: bool(_marks(repository)), "a child")
+            (first,) = _marks(repository)
+
+            def attempt(number: int) -> Path:
+                return first.parents[3] / f"{number:04d}"
+
+            def pid(number: int) -> int:
+                pulse = json.loads((attempt(number) / "pulse.json").read_text())
+                return _innermost(pulse["child_pid"])
+
+            return _restarts(
                 # One look at one file: more would take a core from who starts the next.
-                _await(following.exists, "the next", interval_s=0.0005)
-                taken.append(time.monotonic() - began)
-        return Sample(tuple(taken))
+                lambda number: (attempt(number) / "lane/outputs/up").exists(),
+                pid,
+                rounds,
+            )
 
 
 def _our_log(megabytes: int) -> float | None:
@@ -330,7 +336,7 @@ def _descend(pid: int) -> list[int]:
     return [pid, *(below for child in _children(pid) for below in _descend(child))]
 
 
-def _innermost(pid: int) -> int | None:
+def _innermost(pid: int) -> int:
     """The agent: the last of a line of only children."""
     while children := _children(pid):
         pid = children[0]

@@ -15,6 +15,7 @@ import re
 import stat
 from types import TracebackType
 
+from sandbox.descriptor import write_whole
 from supervisor.board import disk
 from supervisor.errors import ArtifactError
 
@@ -129,7 +130,7 @@ class BlobStore:
                     raise TooLargeError(f"has more than {limit_bytes} bytes")
                 digest.update(buffer[:got])
                 with disk.explained(self.path):
-                    disk.write_fd(copy, buffer[:got])
+                    write_whole(copy, buffer[:got])
             return Staged(self, tmp, copy, digest.hexdigest(), size)
         except BaseException:
             os.close(copy)
@@ -214,7 +215,7 @@ class BlobStore:
                 while got := os.readv(source, [buffer]):
                     size += got
                     digest.update(buffer[:got])
-                    disk.write_fd(target, buffer[:got])
+                    write_whole(target, buffer[:got])
                 if digest.hexdigest() != sha256:
                     raise MismatchError(sha256, digest.hexdigest())
                 os.fchmod(target, 0o444)  # whatever the umask

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sandbox.descriptor import write_whole
 from supervisor.board import owner
 from supervisor.errors import BoardError, NotFoundError
 from supervisor.model.name import tmp_name
@@ -58,18 +59,11 @@ def explained(path: str) -> Iterator[None]:
         raise BoardError(sentence.format(path), hint=hint) from error
 
 
-def write_fd(fd: int, data: bytes | memoryview) -> None:
-    """write(2) until all is written."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
 def write_file(path: str, data: bytes, *, mode: int = 0o600, sync: bool = True) -> None:
     """Creates a file, which must not exist, and writes it through."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
-        write_fd(fd, data)
+        write_whole(fd, data)
         if sync:
             os.fsync(fd)
     finally:
