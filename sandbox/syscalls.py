@@ -9,9 +9,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import functools
+import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -55,6 +57,7 @@ PR_SET_CHILD_SUBREAPER = 36
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
+CAP_FSETID = 4
 CAP_SYS_ADMIN = 21
 
 # linux/capability.h
@@ -98,6 +101,16 @@ def _call(number: int, *arguments: Any, names: tuple[bytes | str, ...] = ()) -> 
     """syscall(2), for what the libc has no function for; whole registers for numbers."""
     whole = (ctypes.c_long(each) if isinstance(each, int) else each for each in arguments)
     return _check(_libc.syscall(ctypes.c_long(number), *whole), *names)
+
+
+def reader(fd: int, buffer: mmap.mmap) -> Callable[[], int]:
+    """read(2) of `fd` into `buffer`, over and over, for who cannot afford an exception where
+    nothing is there: the number of bytes, or -1 whatever is wrong. The buffer stays open."""
+    function = _libc["read"]
+    function.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
+    function.restype = ctypes.c_ssize_t
+    address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    return functools.partial(function, fd, address, len(buffer))
 
 
 def unshare(flags: int) -> None:
@@ -164,6 +177,22 @@ def drop_capabilities() -> None:
     """capset(2), of this thread, to none: for who keeps its uid, or was never root."""
     header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, bytes(24)))
+
+
+def capget() -> bytes:
+    """capget(2), of this thread: the words effective, permitted, inheritable; then of 32 and on."""
+    header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
+    sets = ctypes.create_string_buffer(24)
+    _check(_libc.capget(header, sets))
+    return sets.raw
+
+
+_CAPABILITY_HEADER = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
+
+
+def capset(sets: bytes) -> None:
+    """capset(2), of this thread: what `capget` has returned, or less."""
+    _check(_libc.capset(_CAPABILITY_HEADER, sets))
 
 
 def raise_ambient(capability: int) -> None:

@@ -8,7 +8,6 @@ here goes to them (`sandbox.mount.server`). Both call the same overlay.
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import mmap
 import os
@@ -18,18 +17,19 @@ from collections.abc import Callable
 from sandbox.git.touched import UNKNOWN, is_token
 from sandbox.mount import wire
 from sandbox.mount.asking import asking
+from sandbox.mount.content import Contents
 from sandbox.mount.extent import Extents
 from sandbox.mount.handle import Handles
 from sandbox.mount.listing import Listings
 from sandbox.mount.mutation import Mutations
-from sandbox.mount.reader import Reader
+from sandbox.mount.passthrough import Passthrough
 from sandbox.mount.reply import Replies
 from sandbox.mount.wire import Opcode
 from sandbox.mount.witness import GIT, Witness
 from sandbox.union.change import Changes
 from sandbox.union.counter import Counter, Kind
 from sandbox.union.node import Answer, Directory, Node, Place
-from sandbox.union.overlay import Overlay, drop_privilege
+from sandbox.union.overlay import Overlay
 
 _log = logging.getLogger("nanosup.mount")
 
@@ -38,20 +38,13 @@ _GETATTR = int(Kind.GETATTR)
 _READDIR = int(Kind.READDIR)
 _OPENDIR = int(Kind.OPENDIR)
 _OPEN = int(Kind.OPEN)
-_READ = int(Kind.READ)
-_READ_BYTES = int(Kind.READ_BYTES)
 _RELEASE = int(Kind.RELEASE)
-_WRITE = int(Kind.WRITE)
-_WRITE_BYTES = int(Kind.WRITE_BYTES)
 _ENTRY = int(Kind.ENTRY)
 _FORGET = int(Kind.FORGET)
 
 _TOLD_LIMIT = 32
-_SPLICE_BYTES = 1 << 16
-_PIPE_BYTES = 1 << 20
 _BODY = wire.IN_HEADER.size
 _ERROR_BYTES = wire.OUT_HEADER.size
-_DATA = _BODY + wire.READ_IN.size
 
 # (unique, nodeid, uid, length) → whether it has been answered
 Handler = Callable[[int, int, int, int], bool]
@@ -77,6 +70,7 @@ class Express:
         device: int,
         *,
         is_stateless: bool,
+        is_passing: bool,
     ) -> None:
         self._overlay = overlay
         self._nodes = overlay.nodes
@@ -85,23 +79,19 @@ class Express:
         self._request = request
         self._view = memoryview(request)
         self._device = device
-        self._replies = Replies(overlay)
+        self._passthrough = Passthrough(device, self._send, is_offered=is_passing)
+        self._replies = Replies(overlay, self._passthrough.unseen)
         self._listings = Listings(self._replies)
-        self._read_buffer = bytearray(1 << 17)
-        self._pipe: tuple[int, int] | None = None
         self._told: deque[Answer] = deque()
         self._is_stateless = is_stateless
-        self._witness = Witness(overlay, handles, request)
+        self._witness = Witness(overlay, handles, request, self._passthrough.unseen)
         self._sees = self._witness.sees if overlay.is_writable else None
-        self._reader = Reader(overlay, counter.totals)
         self._table: dict[int, Handler] = {
             Opcode.LOOKUP: self._lookup,
             Opcode.GETATTR: self._getattr,
             Opcode.FORGET: self._forget,
             Opcode.BATCH_FORGET: self._batch_forget,
             Opcode.OPEN: self._open,
-            Opcode.READ: self._read,
-            Opcode.WRITE: self._write,
             Opcode.RELEASE: self._release,
             Opcode.FLUSH: self._flush,
             Opcode.OPENDIR: self._opendir,
@@ -113,7 +103,14 @@ class Express:
         }
 
         mutations = Mutations(
-            overlay, changes, handles, counter, request, self._replies, self._send
+            overlay,
+            changes,
+            handles,
+            counter,
+            request,
+            self._replies,
+            self._passthrough,
+            self._send,
         ).table
         if overlay.is_writable:
             mutations |= Extents(overlay, handles, counter, request, self._send).table
@@ -122,6 +119,9 @@ class Express:
             for opcode in (Opcode.OPEN, Opcode.GETXATTR, Opcode.SETXATTR):
                 del mutations[opcode]
         self._table |= mutations
+        self._table |= Contents(
+            overlay, handles, counter, request, device, self._send, is_stateless=is_stateless
+        ).table
 
     def answer(self, length: int) -> bool:
         """Answers the request of `length` bytes in the buffer. False: somebody else has to."""
@@ -289,112 +289,6 @@ class Express:
         )
         return True
 
-    def _read(self, unique: int, nodeid: int, _uid: int, _length: int) -> bool:
-        counts = self._counts
-        counts[_READ] += 1
-        number, offset, size, _, _, _, _ = wire.READ_IN.unpack_from(self._request, _BODY)
-        if self._is_stateless:
-            node = self._nodes[nodeid]
-            fd = self._reader.descriptor(node)
-            if fd >= 0:
-                self._read_descriptor(unique, fd, offset, size)
-                return True
-            data = self._reader.read(node, offset, size)
-        else:
-            handle = self._handles[number]
-            if handle.fd >= 0:
-                self._read_descriptor(unique, handle.fd, offset, size)
-                return True
-            data = self._overlay.read(handle, offset, size)
-        self._send_data(unique, data)
-        return True
-
-    def _read_descriptor(self, unique: int, fd: int, offset: int, size: int) -> None:
-        if size >= _SPLICE_BYTES and self._splice(unique, fd, offset, size):
-            return
-        if size > len(self._read_buffer):
-            self._read_buffer = bytearray(size)
-        # One buffer for all: a new one a read costs more page faults than copying does.
-        room = memoryview(self._read_buffer)[:size]
-        count = os.preadv(fd, [room], offset)
-        self._send_data(unique, room[:count])
-
-    def _splice(self, unique: int, fd: int, offset: int, size: int) -> bool:
-        """Answers with pages of the file's own, by way of a pipe. False: it has to be copied."""
-        count = min(size, os.fstat(fd).st_size - offset)
-        if count < _SPLICE_BYTES or count > _PIPE_BYTES - _SPLICE_BYTES:
-            return False
-        if self._pipe is None:
-            self._pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                fcntl.fcntl(self._pipe[1], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            except OSError:
-                return False  # pipe-user-pages-soft; the pipe that there is fails the next splice
-        source, sink = self._pipe
-        whole = _ERROR_BYTES + count
-        os.write(sink, wire.OUT_HEADER.pack(whole, 0, unique))
-        held = _ERROR_BYTES
-        try:
-            while held < whole:
-                moved = os.splice(fd, sink, whole - held, offset_src=offset + held - _ERROR_BYTES)
-                if moved == 0:
-                    break
-                held += moved
-        except OSError:
-            pass
-        if held < whole:
-            os.read(source, held)
-            return False
-        self._counts[_READ_BYTES] += count
-        try:
-            os.splice(source, self._device, whole)
-        except OSError as error:
-            # What is left in the pipe must not get into the next answer.
-            self._pipe = None
-            os.close(source)
-            os.close(sink)
-            if error.errno != errno.ENOENT:  # who asked was interrupted
-                raise
-        return True
-
-    def _send_data(self, unique: int, data: bytes | memoryview) -> None:
-        self._counts[_READ_BYTES] += len(data)
-        header = wire.OUT_HEADER.pack(_ERROR_BYTES + len(data), 0, unique)
-        try:
-            os.writev(self._device, (header, data))
-        except FileNotFoundError:
-            pass
-
-    def _drop_pages(self, nodeid: int) -> None:
-        """Makes the kernel read a file anew.
-
-        It waits for pages that are being written, and for the answers to that: so another
-        process has to ask.
-        """
-        if os.fork() == 0:
-            try:
-                os.write(self._device, wire.invalidation(nodeid))
-            finally:
-                os._exit(0)
-
-    def _write(self, unique: int, nodeid: int, _uid: int, _length: int) -> bool:
-        counts = self._counts
-        counts[_WRITE] += 1
-        number, offset, size, flags, _, _, _ = wire.READ_IN.unpack_from(self._request, _BODY)
-        if not self._overlay.is_writable:
-            # Root has lifted the read-only flag. What it has in the page cache must not stay.
-            self._refuse(unique, errno.EROFS)
-            self._drop_pages(nodeid)
-            return True
-        data = self._view[_DATA : _DATA + size]
-        handle = self._handles[number]
-        if flags & wire.WRITE_KILL_SUIDGID:
-            drop_privilege(handle.node, handle.fd, asking(self._request))
-        written = self._overlay.write(handle, offset, data)
-        counts[_WRITE_BYTES] += written
-        self._send(wire.WRITE_OUT.pack(wire.WRITE_OUT.size, 0, unique, written, 0))
-        return True
-
     def _flush(self, unique: int, _nodeid: int, _uid: int, _length: int) -> bool:
         # The kernel never asks again.
         raise OSError(errno.ENOSYS, "not needed")
@@ -404,5 +298,8 @@ class Express:
         number = wire.RELEASE_IN.unpack_from(self._request, _BODY)[0]
         handle = self._handles.pop(number, None)
         if handle is not None:
+            if handle.backing:
+                self._passthrough.released(handle)
+                self._witness.see_file(handle.node)
             self._overlay.release(handle)
         return self._done(unique)

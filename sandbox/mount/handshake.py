@@ -16,6 +16,8 @@ import struct
 _IN_HEADER = struct.Struct("=IIQQIIIHH")
 _OUT_HEADER = struct.Struct("=IiQ")
 _IN = struct.Struct("=IIIIII")  # major minor max_readahead flags flags2 unused[0]
+# major minor max_readahead flags max_background congestion_threshold max_write time_gran
+# max_pages map_alignment flags2 max_stack_depth request_timeout
 _OUT = struct.Struct("=IIIIHHIIHHIIH")
 
 _OPCODE_INIT = 26
@@ -37,6 +39,8 @@ CACHE_SYMLINKS = 1 << 23
 NO_OPENDIR_SUPPORT = 1 << 24
 EXPLICIT_INVAL_DATA = 1 << 25
 HANDLE_KILLPRIV_V2 = 1 << 28
+INIT_EXT = 1 << 30
+PASSTHROUGH = 1 << 5  # of the second word: bit 37
 
 _WANTED = (
     ASYNC_READ
@@ -59,6 +63,7 @@ _NO_OPENS = NO_OPEN_SUPPORT | NO_OPENDIR_SUPPORT
 # on the version and that is used here came earlier.
 _MINOR_WITHOUT_SPLICE = 13
 _MINOR = 38
+_MINOR_OF_LINUX_6_12 = 41
 
 MAX_WRITE_BYTES = 1 << 20
 
@@ -78,11 +83,23 @@ def opens_by_itself(request: bytes) -> bool:
     return flags & _NO_OPENS == _NO_OPENS
 
 
-def answer(request: bytes, *, page_bytes: int, is_stateless: bool) -> bytes:
+def passes_through(request: bytes) -> bool:
+    """Whether the kernel can read and write files by itself that the server names.
+
+    Since Linux 6.9; before 6.12 a file that grew by it could be taken for shorter than it is.
+    """
+    _, minor, _, _, more, _ = _IN.unpack_from(request, _IN_HEADER.size)
+    return bool(more & PASSTHROUGH) and minor >= _MINOR_OF_LINUX_6_12
+
+
+def answer(
+    request: bytes, *, page_bytes: int, is_stateless: bool, is_passing: bool = False
+) -> bytes:
     """The reply to the kernel's INIT request.
 
     `is_stateless`: opening will be left to the kernel, which must then not take an open with
-    O_TRUNC for the truncation itself.
+    O_TRUNC for the truncation itself. `is_passing`: files will be passed through, which are on
+    no stacked file system themselves; one may still be stacked on this.
     """
     unique = _IN_HEADER.unpack_from(request)[2]
     major, minor, max_readahead, flags, _flags2, _ = _IN.unpack_from(request, _IN_HEADER.size)
@@ -90,15 +107,15 @@ def answer(request: bytes, *, page_bytes: int, is_stateless: bool) -> bytes:
         major,
         min(minor, _MINOR),
         max_readahead,
-        flags & (_WANTED & ~ATOMIC_O_TRUNC if is_stateless else _WANTED),
+        flags & (_WANTED & ~ATOMIC_O_TRUNC if is_stateless else _WANTED | INIT_EXT),
         64,  # max_background
         48,  # congestion_threshold
         MAX_WRITE_BYTES,
         1,  # time granularity in nanoseconds
         MAX_WRITE_BYTES // page_bytes,
         0,
-        0,
-        0,
+        PASSTHROUGH if is_passing else 0,
+        1 if is_passing else 0,
         0,
     )
     body = body.ljust(OUT_BYTES, b"\0")

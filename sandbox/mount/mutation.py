@@ -9,6 +9,7 @@ from collections.abc import Callable
 from sandbox.mount import wire
 from sandbox.mount.asking import asking
 from sandbox.mount.handle import Handles
+from sandbox.mount.passthrough import Passthrough
 from sandbox.mount.reply import Replies
 from sandbox.mount.wire import Opcode
 from sandbox.union.attributes import Change
@@ -37,6 +38,7 @@ class Mutations:
         counter: Counter,
         request: mmap.mmap,
         replies: Replies,
+        passthrough: Passthrough,
         send: Callable[[bytes], None],
     ) -> None:
         self._overlay = overlay
@@ -46,6 +48,7 @@ class Mutations:
         self._request = request
         self._view = memoryview(request)
         self._replies = replies
+        self._passthrough = passthrough
         self._send = send
         self.table: dict[int, Callable[[int, int, int, int], bool]] = {
             Opcode.OPEN: self._open,
@@ -78,8 +81,8 @@ class Mutations:
             # Copy-up gave it a change time of its own.
             self._send(wire.invalidation(nodeid, attributes_only=True))
         number = self._handles.keep(handle)
-        size = wire.OPEN_OUT.size
-        self._send(wire.OPEN_OUT.pack(size, 0, unique, number, wire.FOPEN_KEEP_CACHE, 0))
+        opened = self._passthrough.opened(handle, flags)
+        self._send(wire.OPEN_OUT.pack(wire.OPEN_OUT.size, 0, unique, number, *opened))
         return True
 
     def _create(self, unique: int, nodeid: int, _uid: int, length: int) -> bool:
@@ -90,7 +93,8 @@ class Mutations:
         handle = self._changes.create(parent, name, mode, flags, self._owner())
         handle.node.lookups += 1
         number = self._handles.keep(handle)
-        self._send(self._replies.created(unique, handle.node, number))
+        opened = self._passthrough.created(handle, flags)
+        self._send(self._replies.created(unique, handle.node, number, opened))
         return True
 
     def _create_nameless(self, unique: int, nodeid: int, _uid: int, _length: int) -> bool:
@@ -100,7 +104,8 @@ class Mutations:
         handle = self._changes.create_nameless(parent, mode, flags, self._owner())
         handle.node.lookups += 1
         number = self._handles.keep(handle)
-        self._send(self._replies.created(unique, handle.node, number))
+        opened = self._passthrough.created(handle, flags)
+        self._send(self._replies.created(unique, handle.node, number, opened))
         return True
 
     def _mkdir(self, unique: int, nodeid: int, _uid: int, length: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from sandbox.mount import wire
 from sandbox.union.node import Directory, Node, Place
 from sandbox.union.overlay import Overlay
@@ -15,10 +17,14 @@ _BLOCK_BYTES = 4096
 
 
 class Replies:
-    """Packs attributes, entries and directory entries."""
+    """Packs attributes, entries and directory entries.
 
-    def __init__(self, overlay: Overlay) -> None:
+    `unseen` has the inode numbers of what may change without any request.
+    """
+
+    def __init__(self, overlay: Overlay, unseen: Container[int]) -> None:
         self._overlay = overlay
+        self._unseen = unseen
         epoch_s, epoch_ns = divmod(overlay.epoch_ns, _NS)
         # Of all that comes from the git tree: access, modification, change.
         self._epoch = (epoch_s & _U64,) * 3 + (epoch_ns,) * 3
@@ -69,14 +75,18 @@ class Replies:
             node.ino,
             0,
             valid_s,
-            FOR_EVER_S,
+            self._valid_s(node),
             0,
             0,
             *self.attributes(node),
         )
 
-    def created(self, unique: int, node: Node, number: int) -> bytes:
-        """The answer to create: the entry, and the open file's number."""
+    def _valid_s(self, node: Node) -> int:
+        """Seconds for which the node's attributes may be taken for true."""
+        return 0 if node.ino in self._unseen else FOR_EVER_S
+
+    def created(self, unique: int, node: Node, number: int, opened: tuple[int, int]) -> bytes:
+        """The answer to create: the entry, the open file's number, and how it was `opened`."""
         return wire.CREATE_OUT.pack(
             wire.CREATE_OUT.size,
             0,
@@ -89,14 +99,14 @@ class Replies:
             0,
             *self.attributes(node),
             number,
-            wire.FOPEN_KEEP_CACHE,
-            0,
+            *opened,
         )
 
     def stat(self, unique: int, node: Node) -> bytes:
         """The answer to getattr and setattr."""
         size = wire.ATTR_OUT.size
-        return wire.ATTR_OUT.pack(size, 0, unique, FOR_EVER_S, 0, 0, *self.attributes(node))
+        valid_s = self._valid_s(node)
+        return wire.ATTR_OUT.pack(size, 0, unique, valid_s, 0, 0, *self.attributes(node))
 
     def dirent(self, node: Node, name: bytes, cookie: int) -> bytes:
         """A name in the answer to readdir."""
@@ -124,7 +134,7 @@ class Replies:
             nodeid,
             0,
             FOR_EVER_S,
-            FOR_EVER_S,
+            self._valid_s(node),
             0,
             0,
             *attributes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import mmap
@@ -12,6 +11,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import pyfuse3
@@ -22,6 +22,7 @@ from sandbox.mount import handshake, loop
 from sandbox.mount.device import mount_device, read_further_ahead, unmount
 from sandbox.mount.express import Express
 from sandbox.mount.fuse import Adapter
+from sandbox.mount.inbox import Inbox
 from sandbox.syscalls import PR_SET_PDEATHSIG, prctl, syncfs
 from sandbox.union.counter import Counter
 from sandbox.union.overlay import Overlay
@@ -34,6 +35,9 @@ READY = b"\1"
 # libfuse answers nothing large: reads and listings do not come to it. An attribute is at most
 # XATTR_SIZE_MAX = 64 KiB.
 _MESSAGE_BYTES = 1 << 18
+
+# Requests that are answered before anything else is looked at.
+_BURST = 1000
 
 
 class Server:
@@ -56,6 +60,7 @@ class Server:
         self._is_forwarded = False
         self._init_request = b""
         self._poll = select.poll()
+        self._on_readable: dict[int, Callable[[], int]] = {}
         self.counter = counter or Counter()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < hard:
@@ -93,8 +98,16 @@ class Server:
         self._kernel.recv(4096)
         request, self._init_request = self._init_request, b""
         is_stateless = not self.overlay.is_writable and handshake.opens_by_itself(request)
-        page_bytes = resource.getpagesize()
-        reply = handshake.answer(request, page_bytes=page_bytes, is_stateless=is_stateless)
+        upper = self.overlay.upper
+        # Where bytes are counted, they have to be seen.
+        is_passable = upper is not None and upper.allowance is None
+        is_passing = is_passable and handshake.passes_through(request)
+        reply = handshake.answer(
+            request,
+            page_bytes=resource.getpagesize(),
+            is_stateless=is_stateless,
+            is_passing=is_passing,
+        )
         self._express = Express(
             self.overlay,
             self._adapter.changes,
@@ -103,16 +116,18 @@ class Server:
             self._buffer,
             self._device_fd,
             is_stateless=is_stateless,
+            is_passing=is_passing,
         )
         os.write(self._device_fd, reply)
         read_further_ahead(self._spec.mountpoint)
-        self._poll.register(self._device_fd, select.POLLIN)
+        self._inbox = Inbox(self._device_fd, self._buffer)
+        self._watch(self._device_fd, self._inbox.receive)
 
     def run(self, ready_fd: int) -> None:
         """Answers requests until unmounted. Writes READY to `ready_fd` after INIT."""
         self._ready_fd = ready_fd
         if self._control_fd is not None:
-            self._poll.register(self._control_fd, select.POLLIN)
+            self._watch(self._control_fd, self._answer)
         # A signal has to end poll(2), whenever it comes.
         wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         os.set_blocking(wake_write, False)
@@ -121,7 +136,7 @@ class Server:
         signal.signal(signal.SIGINT, self._on_term)
         signal.signal(signal.SIGCHLD, self._on_child)
         self._wake_fd = wake
-        self._poll.register(wake, select.POLLIN)
+        self._watch(wake, self._drain)
         # It reports each answer that came too late for an aborted connection.
         logging.getLogger("pyfuse3").setLevel(logging.CRITICAL)
         gc.freeze()
@@ -144,36 +159,47 @@ class Server:
             os.close(self._ready_fd)
         if self._is_forwarded:
             self._return_replies()
-        device, buffers, answer = self._device_fd, [self._buffer], self._express.answer
+        inbox, answer = self._inbox, self._express.answer
         while True:
-            for fd, _event in self._poll.poll():
-                if fd == device:
-                    length = self._receive(device, buffers)
-                    if length and not answer(length):
-                        self._kernel.send(memoryview(self._buffer)[:length])
-                        self._is_forwarded = True
-                        return
-                elif fd == self._control_fd:
-                    self._answer()
-                elif fd == self._wake_fd:
-                    try:
-                        os.read(fd, 64)
-                    except BlockingIOError:
-                        pass
+            # No more than so many at once: the others shall not wait for ever.
+            for _ in range(_BURST):
+                length = inbox.catch()
+                if length <= 0:
+                    break
+                if not answer(length):
+                    self._forward(length)
+                    return
+            length = self._await(None if length <= 0 else 0)
+            if length and not answer(length):
+                self._forward(length)
+                return
             if self._stopping:
                 raise loop.ClosedResourceError
 
-    @staticmethod
-    def _receive(device: int, buffers: list[mmap.mmap]) -> int:
-        """Reads a request; 0 if it was withdrawn. Raises ClosedResourceError once unmounted."""
+    def _await(self, timeout_ms: int | None) -> int:
+        """Waits for anything to happen. Returns the length of a request, 0 if there is none."""
+        length = 0
+        self._inbox.begin_waiting()
+        ready = self._poll.poll(timeout_ms)
+        self._inbox.end_waiting()
+        for fd, _event in ready:
+            length += self._on_readable[fd]()
+        return length
+
+    def _forward(self, length: int) -> None:
+        self._kernel.send(memoryview(self._buffer)[:length])
+        self._is_forwarded = True
+
+    def _watch(self, fd: int, on_readable: Callable[[], int]) -> None:
+        self._on_readable[fd] = on_readable
+        self._poll.register(fd, select.POLLIN)
+
+    def _drain(self) -> int:
         try:
-            return os.readv(device, buffers)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EAGAIN):
-                return 0
-            if error.errno == errno.ENODEV:
-                raise loop.ClosedResourceError from None
-            raise
+            os.read(self._wake_fd, 64)
+        except BlockingIOError:
+            pass
+        return 0
 
     def _return_replies(self) -> None:
         """Hands on what libfuse had to say to the request that it was given: notices, a reply."""
@@ -188,17 +214,17 @@ class Server:
             except FileNotFoundError:
                 pass  # who asked was interrupted, or knows nothing of what the notice is about
 
-    def _answer(self) -> None:
+    def _answer(self) -> int:
         """Any message on the control socket is answered by the counters."""
         assert self._control_fd is not None
         try:
             if os.read(self._control_fd, 4096):
                 os.write(self._control_fd, self.counter.document())
-                return
+                return 0
         except OSError:
             pass
         self._poll.unregister(self._control_fd)
-        self._control_fd = None
+        return 0
 
     # -- the end
 

@@ -83,6 +83,7 @@ DIRENT_PLUS = struct.Struct(f"={_ENTRY}{_ATTR}QQII")
 
 FOPEN_KEEP_CACHE = 1 << 1
 FOPEN_NOFLUSH = 1 << 5
+FOPEN_PASSTHROUGH = 1 << 7
 
 WRITE_KILL_SUIDGID = 1 << 2  # the writer has no CAP_FSETID
 

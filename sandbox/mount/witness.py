@@ -39,11 +39,14 @@ _TARGET = struct.Struct("=QQQ")  # of copy_file_range: handle, offset, node to w
 class Witness:
     """Notes the changes of one mount."""
 
-    def __init__(self, overlay: Overlay, handles: Handles, request: mmap.mmap) -> None:
+    def __init__(
+        self, overlay: Overlay, handles: Handles, request: mmap.mmap, unseen: Iterable[int]
+    ) -> None:
         self._overlay = overlay
         self._nodes = overlay.nodes
         self._handles = handles
         self._request = request
+        self._unseen = unseen
         self._noted: dict[int, int] = {}
         self.touched = Touched(os.urandom(8).hex().encode(), self._first)
         self._table: dict[int, Callable[[int, int, int], None]] = {
@@ -64,6 +67,10 @@ class Witness:
         for handle in self._handles.values():
             if handle.node.place is Place.UPPER:
                 yield from paths_of(handle.node)
+        for nodeid in self._unseen:
+            node = self._nodes.get(nodeid)
+            if node is not None:
+                yield from paths_of(node)
 
     # -- requests
 
@@ -83,17 +90,22 @@ class Witness:
                 self._note(directory, name + slash)
 
     def _see_file(self, _opcode: int, nodeid: int, _length: int) -> None:
-        serial = self.touched.serial
-        if self._noted.get(nodeid) == serial:
+        if self._noted.get(nodeid) == self.touched.serial:
             return
         node = self._nodes.get(nodeid)
-        if node is None or isinstance(node, Directory):
+        if node is not None and not isinstance(node, Directory):
+            self.see_file(node)
+
+    def see_file(self, node: Node) -> None:
+        """Notes that a file has changed, or is about to."""
+        serial = self.touched.serial
+        if self._noted.get(node.ino) == serial:
             return
         for path in paths_of(node):
             self.touched.note(path)
         if node.extra is not None and node.extra.links and not self._has_all_names(node):
             self.touched.note(EVERYTHING)
-        self._noted[nodeid] = serial
+        self._noted[node.ino] = serial
 
     def _has_all_names(self, node: Node) -> bool:
         """Whether no further name is in a directory that nobody has looked into yet."""

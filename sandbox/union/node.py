@@ -36,12 +36,13 @@ class Handle:
     that opened the file before sees what a writer does now.
     """
 
-    __slots__ = ("data", "fd", "node")
+    __slots__ = ("backing", "data", "fd", "node")
 
     def __init__(self, node: Node, fd: int) -> None:
         self.node = node
         self.fd = fd
         self.data: bytes | None = None
+        self.backing = 0
 
 
 class Extra:

@@ -10,10 +10,12 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pygit2
 
 from sandbox.errors import GitError
+from sandbox.git.packed import Packs
 from sandbox.syscalls import MADV_DONTNEED, madvise
 
 # gitformat(5) modes of tree entries
@@ -35,7 +37,7 @@ class GitTree:
     configuration nor refuses directories of another owner.
     """
 
-    __slots__ = ("_odb", "_oid_size", "_unwatched", "root")
+    __slots__ = ("_odb", "_oid_size", "_packs", "_unwatched", "root")
 
     def __init__(self, git_dir: str, tree: str, object_dirs: Sequence[str] = ()) -> None:
         """Opens the store. Raises GitError if `tree` is not the id of a tree in it."""
@@ -50,6 +52,8 @@ class GitTree:
         self._unwatched = 0
         self.root = bytes.fromhex(tree)
         self._oid_size = len(self.root)
+        directories = (os.path.join(git_dir, "objects"), *object_dirs)
+        self._packs = Packs(map(Path, directories), self._oid_size)
         try:
             kind, _size = self._odb.read_header(pygit2.Oid(raw=self.root))
         except (KeyError, ValueError, pygit2.GitError) as error:
@@ -90,6 +94,9 @@ class GitTree:
         self._unwatched += 1
         if self._unwatched >= _READS_BETWEEN:
             self._let_go()
+        data = self._packs.read(oid)
+        if data is not None:
+            return data
         try:
             return bytes(self._odb.read(pygit2.Oid(raw=oid))[1])
         except (KeyError, ValueError, pygit2.GitError) as error:

@@ -1,0 +1,108 @@
+"""Lets the kernel read and write files of the upper directory by itself.
+
+FUSE passthrough (linux/fuse.h, FOPEN_PASSTHROUGH): who has opened a file through the mount reads
+and writes its file in the upper directory, through that file's own page cache. Which opens are
+answered so is decided here.
+
+All open files of an inode have to be of one kind, the kernel's page cache of the mount or
+passed through, and all of the latter share one backing id; an open that breaks this is refused
+(EIO). The kernel counts releases before it tells us, so what is open here is never less than
+what the kernel takes for open.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Callable
+
+from sandbox.mount import wire
+from sandbox.syscalls import CAP_FSETID, capget, capset
+from sandbox.union.node import Handle, Place
+
+# _IOW(229, 1, struct fuse_backing_map), _IOW(229, 2, uint32_t)
+_BACKING_OPEN = 0x4010_E501
+_BACKING_CLOSE = 0x4004_E502
+_BACKING_MAP = struct.Struct("=iIQ")  # fd flags padding
+
+# A smaller file that is only read is soon in the page cache of the mount, from where it costs
+# less than a backing file does. A larger one is read as fast as its disk is, and held once.
+_LARGE_BYTES = 1 << 20
+
+# Whether writing clears these depends on who writes, which a backing file does not see.
+_PRIVILEGE = stat.S_ISUID | stat.S_ISGID
+
+Opened = tuple[int, int]  # FOPEN_… flags, backing id
+
+
+class Passthrough:
+    """What the kernel is told of open files.
+
+    Attributes:
+        unseen: inode numbers of files that somebody can change without any request: mappings
+            of a passed-through file stay when it is closed.
+    """
+
+    def __init__(self, device: int, notify: Callable[[bytes], None], *, is_offered: bool) -> None:
+        self._device = device
+        self._notify = notify
+        self._is_possible = is_offered
+        self.unseen: set[int] = set()
+        self._request = bytearray(_BACKING_MAP.size)
+        self._capabilities = capget()
+        effective, rest = self._capabilities[:4], self._capabilities[4:]
+        lowered = int.from_bytes(effective, "little") & ~(1 << CAP_FSETID)
+        self._lowered = lowered.to_bytes(4, "little") + rest
+
+    def created(self, handle: Handle, flags: int) -> Opened:
+        """A file was created and opened."""
+        if self._is_possible and flags & os.O_ACCMODE == os.O_WRONLY:
+            self._begin(handle)
+        return self._answer(handle)
+
+    def opened(self, handle: Handle, flags: int) -> Opened:
+        """A file was opened."""
+        if not self._is_possible:
+            return wire.FOPEN_KEEP_CACHE, 0
+        node = handle.node
+        if node.place is Place.UPPER:
+            mode = flags & os.O_ACCMODE
+            others = node.extras().handles
+            if len(others) > 1:
+                handle.backing = others[0].backing
+            elif mode == os.O_WRONLY or (
+                mode == os.O_RDONLY and os.fstat(handle.fd).st_size >= _LARGE_BYTES
+            ):
+                self._begin(handle)
+            if handle.backing and mode == os.O_RDWR and node.ino not in self.unseen:
+                self.unseen.add(node.ino)
+                self._notify(wire.invalidation(node.ino, attributes_only=True))
+        return self._answer(handle)
+
+    def released(self, handle: Handle) -> None:
+        """A file is about to be released."""
+        extra = handle.node.extra
+        if extra is None or len(extra.handles) <= 1:
+            fcntl.ioctl(self._device, _BACKING_CLOSE, handle.backing.to_bytes(4, "little"))
+
+    def _answer(self, handle: Handle) -> Opened:
+        if handle.backing:
+            # Without FOPEN_KEEP_CACHE the kernel drops the pages that it has in the mount's cache.
+            return wire.FOPEN_PASSTHROUGH, handle.backing
+        return wire.FOPEN_KEEP_CACHE, 0
+
+    def _begin(self, handle: Handle) -> None:
+        if handle.node.mode & _PRIVILEGE:
+            return
+        _BACKING_MAP.pack_into(self._request, 0, handle.fd, 0, 0)
+        try:
+            # Whoever writes does so with the capabilities of this moment. With CAP_FSETID a
+            # file that is made set-user-ID while it is open would stay so.
+            capset(self._lowered)
+            handle.backing = fcntl.ioctl(self._device, _BACKING_OPEN, self._request)
+        except OSError:
+            self._is_possible = False
+        finally:
+            capset(self._capabilities)
