@@ -44,11 +44,13 @@ _MOUNT_ATTR = struct.Struct("=QQQQ")
 _OPEN_TREE_CLONE = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
 _AT_EMPTY_PATH = 0x1000
 _AT_RECURSIVE = 0x8000
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_MOUNT_SETATTR = 442
+_SYS_FCHMODAT2 = 452
 
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
@@ -230,6 +232,11 @@ def renameat2(
     """renameat2(2). -100 is AT_FDCWD."""
     source, target = os.fsencode(old), os.fsencode(new)
     _check(_libc.renameat2(old_dir_fd, source, new_dir_fd, target, ctypes.c_uint(flags)), source)
+
+
+def fchmodat2(fd: int, name: bytes, mode: int, flags: int) -> None:
+    """fchmodat2(2): `name` in the directory `fd`, not followed with AT_SYMLINK_NOFOLLOW."""
+    _call(_SYS_FCHMODAT2, fd, name, mode, flags, names=(name,))
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:

@@ -45,6 +45,7 @@ _FORGET = int(Kind.FORGET)
 _TOLD_LIMIT = 32
 _BODY = wire.IN_HEADER.size
 _ERROR_BYTES = wire.OUT_HEADER.size
+_NOBODY = (None, None)
 
 # (unique, nodeid, uid, length) → whether it has been answered
 Handler = Callable[[int, int, int, int], bool]
@@ -85,8 +86,7 @@ class Express:
         self._told: deque[Answer] = deque()
         self._is_stateless = is_stateless
         self._witness = Witness(overlay, handles, request, self._passthrough.unseen)
-        self._sees = self._witness.sees if overlay.is_writable else None
-        self._table: dict[int, Handler] = {
+        table: dict[int, Handler] = {
             Opcode.LOOKUP: self._lookup,
             Opcode.GETATTR: self._getattr,
             Opcode.FORGET: self._forget,
@@ -118,17 +118,19 @@ class Express:
             # Refused by the overlay, if root lets them come this far.
             for opcode in (Opcode.OPEN, Opcode.GETXATTR, Opcode.SETXATTR):
                 del mutations[opcode]
-        self._table |= mutations
-        self._table |= Contents(
+        table |= mutations
+        table |= Contents(
             overlay, handles, counter, request, device, self._send, is_stateless=is_stateless
         ).table
+        sees = self._witness.sees if overlay.is_writable else {}
+        self._table = {n: (sees.get(n), table.get(n)) for n in sees.keys() | table.keys()}
 
     def answer(self, length: int) -> bool:
         """Answers the request of `length` bytes in the buffer. False: somebody else has to."""
-        _, opcode, unique, nodeid, uid, _, _, _ = wire.IN_HEADER.unpack_from(self._request)
-        if self._sees is not None and (see := self._sees(opcode)) is not None:
+        opcode, unique, nodeid, uid = wire.IN_HEAD.unpack_from(self._request)
+        see, handler = self._table.get(opcode, _NOBODY)
+        if see is not None:
             see(opcode, nodeid, length)
-        handler = self._table.get(opcode)
         if handler is None:
             return False
         try:

@@ -12,6 +12,7 @@ from sandbox.mount.handle import Handles
 from sandbox.mount.passthrough import Passthrough
 from sandbox.mount.reply import Replies
 from sandbox.mount.wire import Opcode
+from sandbox.union.alteration import Alterations
 from sandbox.union.attributes import Change
 from sandbox.union.change import Changes
 from sandbox.union.counter import Counter, Kind
@@ -21,6 +22,12 @@ from sandbox.union.overlay import Overlay
 _BODY = wire.IN_HEADER.size
 _NS = 1_000_000_000
 _CAPABILITY = b"security.capability"
+
+_OPEN = int(Kind.OPEN)
+_CREATE = int(Kind.CREATE)
+_REMOVE = int(Kind.REMOVE)
+_SETATTR = int(Kind.SETATTR)
+_XATTR = int(Kind.XATTR)
 
 
 class Mutations:
@@ -43,6 +50,7 @@ class Mutations:
     ) -> None:
         self._overlay = overlay
         self._changes = changes
+        self._alterations = Alterations(overlay)
         self._handles = handles
         self._counts = counter.totals
         self._request = request
@@ -72,7 +80,7 @@ class Mutations:
         return True
 
     def _open(self, unique: int, nodeid: int, _uid: int, _length: int) -> bool:
-        self._counts[Kind.OPEN] += 1
+        self._counts[_OPEN] += 1
         flags = wire.OPEN_IN.unpack_from(self._request, _BODY)[0]
         node = self._overlay.node(nodeid)
         place = node.place
@@ -86,7 +94,7 @@ class Mutations:
         return True
 
     def _create(self, unique: int, nodeid: int, _uid: int, length: int) -> bool:
-        self._counts[Kind.CREATE] += 1
+        self._counts[_CREATE] += 1
         flags, mode, _, _ = wire.CREATE_IN.unpack_from(self._request, _BODY)
         name = bytes(self._view[_BODY + wire.CREATE_IN.size : length - 1])
         parent = self._overlay.directory(nodeid)
@@ -98,7 +106,7 @@ class Mutations:
         return True
 
     def _create_nameless(self, unique: int, nodeid: int, _uid: int, _length: int) -> bool:
-        self._counts[Kind.CREATE] += 1
+        self._counts[_CREATE] += 1
         flags, mode, _, _ = wire.CREATE_IN.unpack_from(self._request, _BODY)
         parent = self._overlay.directory(nodeid)
         handle = self._changes.create_nameless(parent, mode, flags, self._owner())
@@ -109,7 +117,7 @@ class Mutations:
         return True
 
     def _mkdir(self, unique: int, nodeid: int, _uid: int, length: int) -> bool:
-        self._counts[Kind.CREATE] += 1
+        self._counts[_CREATE] += 1
         self._overlay.trim()
         mode = int.from_bytes(self._view[_BODY : _BODY + 4], "little")
         name = bytes(self._view[_BODY + 8 : length - 1])
@@ -119,20 +127,20 @@ class Mutations:
         return True
 
     def _unlink(self, unique: int, nodeid: int, _uid: int, length: int) -> bool:
-        self._counts[Kind.REMOVE] += 1
+        self._counts[_REMOVE] += 1
         name = bytes(self._view[_BODY : length - 1])
         self._changes.unlink(self._overlay.directory(nodeid), name)
         return self._done(unique)
 
     def _rmdir(self, unique: int, nodeid: int, _uid: int, length: int) -> bool:
-        self._counts[Kind.REMOVE] += 1
+        self._counts[_REMOVE] += 1
         self._overlay.trim()
         name = bytes(self._view[_BODY : length - 1])
         self._changes.rmdir(self._overlay.directory(nodeid), name)
         return self._done(unique)
 
     def _setattr(self, unique: int, nodeid: int, _uid: int, _length: int) -> bool:
-        self._counts[Kind.SETATTR] += 1
+        self._counts[_SETATTR] += 1
         given = wire.SETATTR_IN.unpack_from(self._request, _BODY)
         valid, number, size, mode, uid, gid = (
             given[0],
@@ -152,7 +160,7 @@ class Mutations:
             _time_ns(given[6], given[9]) if valid & wire.FATTR_MTIME else None,
         )
         handle = self._handles.get(number) if valid & wire.FATTR_FH else None
-        self._changes.setattr(node, change, handle, asking(self._request))
+        self._alterations.setattr(node, change, handle, asking(self._request))
         self._send(self._replies.stat(unique, node))
         return True
 
@@ -166,8 +174,9 @@ class Mutations:
         ):
             return False
         # Of the git tree, or made in this mount and never given an attribute.
-        self._counts[Kind.XATTR] += 1
-        raise OSError(errno.ENODATA, "no such attribute")
+        self._counts[_XATTR] += 1
+        self._send(wire.OUT_HEADER.pack(wire.OUT_HEADER.size, -errno.ENODATA, unique))
+        return True
 
     def _see_attribute(self, _unique: int, nodeid: int, _uid: int, _length: int) -> bool:
         self._with_attributes.add(nodeid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container
 
 from sandbox.mount import wire
@@ -14,6 +15,8 @@ FOR_EVER_S = 31_536_000
 _NS = 1_000_000_000
 _U64 = (1 << 64) - 1
 _BLOCK_BYTES = 4096
+_TREE = Place.TREE
+_UPPER = Place.UPPER
 
 
 class Replies:
@@ -24,6 +27,7 @@ class Replies:
 
     def __init__(self, overlay: Overlay, unseen: Container[int]) -> None:
         self._overlay = overlay
+        self._upper = overlay.upper
         self._unseen = unseen
         epoch_s, epoch_ns = divmod(overlay.epoch_ns, _NS)
         # Of all that comes from the git tree: access, modification, change.
@@ -32,11 +36,13 @@ class Replies:
 
     def attributes(self, node: Node) -> tuple[int, ...]:
         """struct fuse_attr."""
-        if node.place is Place.TREE and node.oid is not None and node.parent is not None:
+        if node.place is _TREE and node.oid is not None and node.parent is not None:
             size = node.size
             if size < 0:
                 size = 4096 if isinstance(node, Directory) else self._overlay.size(node)
             return (node.ino, size, size + 511 >> 9, *self._epoch, node.mode, 1, *self._owner)
+        if node.place is _UPPER and self._upper is not None and not isinstance(node, Directory):
+            return _attributes(node.ino, self._upper.status(node))
         found = self._overlay.attributes(node)
         atime_s, atime_ns = divmod(found.atime_ns, _NS)
         mtime_s, mtime_ns = divmod(found.mtime_ns, _NS)
@@ -144,3 +150,28 @@ class Replies:
             node.mode >> 12,
         )
         return head + name + bytes(-length % 8)
+
+
+def _attributes(ino: int, status: os.stat_result) -> tuple[int, ...]:
+    atime_s, atime_ns = divmod(status.st_atime_ns, _NS)
+    mtime_s, mtime_ns = divmod(status.st_mtime_ns, _NS)
+    ctime_s, ctime_ns = divmod(status.st_ctime_ns, _NS)
+    rdev = status.st_rdev
+    return (
+        ino,
+        status.st_size,
+        status.st_blocks,
+        atime_s & _U64,
+        mtime_s & _U64,
+        ctime_s & _U64,
+        atime_ns,
+        mtime_ns,
+        ctime_ns,
+        status.st_mode,
+        status.st_nlink,
+        status.st_uid,
+        status.st_gid,
+        wire.device_number(rdev) if rdev else 0,
+        _BLOCK_BYTES,
+        0,
+    )

@@ -49,6 +49,8 @@ class Opcode(IntEnum):
 
 # length opcode unique nodeid uid gid pid
 IN_HEADER = struct.Struct("=IIQQIIII")
+# opcode unique nodeid uid: what every answer depends on
+IN_HEAD = struct.Struct("=4xIQQI")
 # length error unique
 OUT_HEADER = struct.Struct("=IiQ")
 

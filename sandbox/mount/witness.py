@@ -49,14 +49,14 @@ class Witness:
         self._unseen = unseen
         self._noted: dict[int, int] = {}
         self.touched = Touched(os.urandom(8).hex().encode(), self._first)
-        self._table: dict[int, Callable[[int, int, int], None]] = {
+        # By opcode; called with it, the node and the length of the request.
+        self.sees: dict[int, Callable[[int, int, int], None]] = {
             **dict.fromkeys(_NAME_AT, self._see_name),
             **dict.fromkeys(_NAMES_AT, self._see_rename),
             **dict.fromkeys((Opcode.SETATTR, Opcode.WRITE, Opcode.FALLOCATE), self._see_file),
             Opcode.OPEN: self._see_open,
             Opcode.COPY_FILE_RANGE: self._see_copy,
         }
-        self.sees = self._table.get
 
     def answer(self, token: bytes) -> bytes:
         """What has changed since `token`. Open files of the upper directory count: a mapping is
