@@ -92,6 +92,13 @@ class SprintDir:
             if not name.is_identifier(phase.name):
                 raise document.damaged(path, f"names a phase {phase.name!r}")
 
+    def learn(self, other: SprintDir) -> None:
+        """Takes over what was read of the same sprint and never changes."""
+        if other.path == self.path:
+            self._record = other._record
+            self._revised = other._revised
+            self._ended = other._ended
+
     def graph_sha256(self, revision: int) -> str:
         """SHA-256 of the document that holds a revision of the graph, which statements name; of
         sprint.json for 0.

@@ -8,14 +8,14 @@ import msgspec
 
 from supervisor.board.attempt import Attempt
 from supervisor.board.board import SprintDir
-from supervisor.board.owner import age_s, liveness
+from supervisor.board.owner import age_s, liveness, stamp
 from supervisor.board.pause import paused
 from supervisor.board.reset import resets
 from supervisor.board.slot import Slot
 from supervisor.model.decide import AttemptView, PhaseView, SprintState, sprint_state, view
 from supervisor.model.graph import Graph
 from supervisor.model.liveness import Liveness
-from supervisor.model.record import AttemptState, Sprint
+from supervisor.model.record import AttemptState, Sprint, Stamp
 
 ENDED = frozenset({SprintState.COMPLETED, SprintState.FAILED, SprintState.REJECTED})
 
@@ -45,10 +45,11 @@ def observe(sprint: SprintDir, *, refused: dict[str, str] | None = None) -> Spri
     """
     record = sprint.record
     graph = Graph(record.phases)
+    now = stamp()
     slots = {phase.name: sprint.slot(phase.name) for phase in graph.order}
     phases = view(
         graph,
-        {name: tuple(_seen(a) for a in slot.attempts()) for name, slot in slots.items()},
+        {name: tuple(_seen(a, now) for a in slot.attempts()) for name, slot in slots.items()},
         resets={name: resets(slot) for name, slot in slots.items()},
         refused=refused,
         seed=record.id,
@@ -71,7 +72,7 @@ def holder(slot: Slot) -> Attempt | None:
     return latest
 
 
-def _seen(attempt: Attempt) -> AttemptView:
+def _seen(attempt: Attempt, now: Stamp) -> AttemptView:
     if attempt.outcome is not None:
         state = attempt.outcome.state
     elif liveness(attempt) is Liveness.DEAD:
@@ -80,7 +81,7 @@ def _seen(attempt: Attempt) -> AttemptView:
         state = AttemptState.RUNNING
     ended = attempt.outcome.ended if attempt.outcome is not None else None
     if ended is not None:
-        age = age_s(ended)
+        age = age_s(ended, now)
     else:
         # Found dead just now; or its outcome is of somebody who keeps no time.
         age = 0.0 if state is AttemptState.LOST and attempt.outcome is None else float("inf")

@@ -74,11 +74,12 @@ def stamp() -> Stamp:
     )
 
 
-def age_s(then: Stamp) -> float:
+def age_s(then: Stamp, now: Stamp | None = None) -> float:
     """Seconds since `then`. By the wall clock, which may have been set, only after a reboot."""
-    if then.boot_id == this_process().boot_id:
-        return max(0.0, clock.boottime_s() - then.boottime_s)
-    return max(0.0, clock.wall_s() - then.wall_s)
+    now = now or stamp()
+    if then.boot_id == now.boot_id:
+        return max(0.0, now.boottime_s - then.boottime_s)
+    return max(0.0, now.wall_s - then.wall_s)
 
 
 def maker_liveness(maker: Maker) -> Liveness:

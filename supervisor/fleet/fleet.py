@@ -237,13 +237,13 @@ class Fleet:
 
     def _note(self, seen: SprintView) -> None:
         """Updates the shortcuts from what was observed."""
-        for name, view in seen.phases.items():
-            for attempt in view.attempts:
-                if self._starting.pop((name, attempt.n), None) is not None:
-                    self._duds = 0
-                    self._deaths, self._held_s, self._complaint = 0, 0.0, ""
         for key, pid in list(self._starting.items()):
-            if not _runs(pid):
+            name, n = key
+            if name in seen.phases and n <= len(seen.phases[name].attempts):
+                del self._starting[key]
+                self._duds = 0
+                self._deaths, self._held_s, self._complaint = 0, 0.0, ""
+            elif not _runs(pid):
                 # It lost a race for the claim or the turn, or could not even claim.
                 del self._starting[key]
                 if room.is_full(self._board.path):
@@ -270,10 +270,9 @@ class Fleet:
 
     def _watch_processes(self, seen: SprintView) -> None:
         owners = [
-            attempt.owner
+            view.latest.owner
             for view in seen.phases.values()
-            for attempt in view.attempts
-            if attempt.state is AttemptState.RUNNING
+            if view.latest and view.latest.state is AttemptState.RUNNING
         ]
         keepers = {o.pid for o in owners if o.pid is not None and can_see(o, this_process())}
         self._watch.processes(keepers | self._waits_for | set(self._starting.values()))

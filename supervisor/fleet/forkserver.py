@@ -24,6 +24,8 @@ from sandbox.jail.feature import Features
 from sandbox.mount import server  # noqa: F401
 from sandbox.probe import host
 from sandbox.tiers.tier import Tier, available
+from supervisor.board.board import SprintDir
+from supervisor.fleet.memory import Memory
 from supervisor.fleet.rehearsal import rehearse
 from supervisor.keeper import keeper
 from supervisor.keeper.mount import Server
@@ -40,6 +42,7 @@ class Recruit:
 
     Args:
         train: what it does before it waits for that; is given a question, whether it has come.
+        known: what is known of a sprint already.
         leave: closes what is not for it.
 
     Attributes:
@@ -48,7 +51,14 @@ class Recruit:
     Raises OSError where there can be none now (fork(2)).
     """
 
-    def __init__(self, features: Features, train: Training, *, leave: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        features: Features,
+        train: Training,
+        known: SprintDir | None,
+        *,
+        leave: Callable[[], None],
+    ) -> None:
         self._orders, orders = socket.socketpair()
         try:
             self.pid = os.fork()
@@ -60,7 +70,7 @@ class Recruit:
             try:
                 leave()
                 self._orders.close()
-                _serve(features, train, orders)
+                _serve(features, train, known, orders)
             finally:
                 os._exit(1)
         orders.close()
@@ -84,7 +94,9 @@ class Recruit:
             pass  # the kernel has reaped it
 
 
-def _serve(features: Features, train: Training, orders: socket.socket) -> NoReturn:
+def _serve(
+    features: Features, train: Training, known: SprintDir | None, orders: socket.socket
+) -> NoReturn:
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # The sooner it is forked, the less of what a keeper touches do both of them have.
@@ -94,7 +106,7 @@ def _serve(features: Features, train: Training, orders: socket.socket) -> NoRetu
         order = lines.readline()
     if not order.endswith(b"\n"):
         os._exit(0)
-    keeper.main(msgspec.json.decode(order, type=Order), features, ahead)
+    keeper.main(msgspec.json.decode(order, type=Order), features, ahead, known)
 
 
 def serve(requests: socket.socket, state: str, top: str) -> None:
@@ -115,11 +127,13 @@ def serve(requests: socket.socket, state: str, top: str) -> None:
         lines.close()
         requests.close()
 
+    memory = Memory()
     spare: Recruit | None = None
     while True:
         if spare is None and not readable(requests.fileno(), _IDLE_S):
+            memory.refresh()
             try:
-                spare = Recruit(features, train, leave=leave)
+                spare = Recruit(features, train, memory.sprint, leave=leave)
             except OSError:
                 pass  # another moment will do
         line = lines.readline()
@@ -129,12 +143,13 @@ def serve(requests: socket.socket, state: str, top: str) -> None:
             taken = spare
         else:
             try:
-                taken = Recruit(features, lambda _: None, leave=leave)
+                taken = Recruit(features, lambda _: None, memory.sprint, leave=leave)
             except OSError as error:
                 requests.sendall(f"{error.strerror}\n".encode())
                 continue
             taken.give(line)
         spare = None
+        memory.note(line)
         requests.sendall(b"%d\n" % taken.pid)
     if spare is not None:
         spare.dismiss()

@@ -55,12 +55,14 @@ LOST_CLAIM = 12
 """Exit status of a keeper that did not get what it was to claim."""
 
 
-def main(order: Order, features: Features, ahead: Server | None) -> NoReturn:
+def main(
+    order: Order, features: Features, ahead: Server | None, known: SprintDir | None
+) -> NoReturn:
     """Carries out `order` and exits; for a process that was forked for it, or for any."""
     code = 1
     try:
         heed()
-        keep(order, features, ahead)
+        keep(order, features, ahead, known)
         code = 0
     except (HeldError, BlockedError, CompletedError, WithdrawnError):
         code = LOST_CLAIM  # somebody was quicker, or it is not wanted any more: nothing is wrong
@@ -74,11 +76,17 @@ def main(order: Order, features: Features, ahead: Server | None) -> NoReturn:
         os._exit(code)
 
 
-def keep(order: Order, features: Features, ahead: Server | None = None) -> Attempt:
+def keep(
+    order: Order,
+    features: Features,
+    ahead: Server | None = None,
+    known: SprintDir | None = None,
+) -> Attempt:
     """Claims the attempt, runs its lane, and writes how it ended. Returns the ended attempt.
 
     Args:
         ahead: a server of this process's that stands by already.
+        known: what was read before of some sprint, perhaps of this one.
 
     Raises:
         HeldError, BlockedError, CompletedError, NotFoundError: it is not to be had.
@@ -94,6 +102,8 @@ def keep(order: Order, features: Features, ahead: Server | None = None) -> Attem
             server = stack.enter_context(ahead or Server())
         board = Board(order.state)
         sprint = board.sprint(order.sprint)
+        if known is not None:
+            sprint.learn(known)
         phase = _phase(sprint, order.phase)
         if phase.access.writes:
             stack.enter_context(_turn(board, sprint, order))

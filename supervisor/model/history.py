@@ -62,7 +62,7 @@ def goes_on_from(
 ) -> bool:
     """Whether an attempt goes on from the attempts that count now."""
     after = attempt.owner.after
-    if after is None:
+    if after is None or not ancestors:
         return True
     return all(name in found and found[name].n == after.get(name) for name in ancestors)
 

@@ -7,6 +7,7 @@ looks at.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -52,6 +53,7 @@ def attempt_name(n: int) -> str:
     return f"{n:04d}"
 
 
+@functools.lru_cache(1 << 14)
 def attempt_number(name: str) -> int | None:
     """The number that a directory's name stands for, or None where it is no attempt.
 

@@ -108,7 +108,8 @@ def after(
     asked = {reset.after: reset for reset in resets}  # the last one at a number holds
     for n, past in enumerate((None, *history)):
         if past is not None:
-            wait_s = _count(phase, order, tallies, past, f"{seed}{n}")
+            last = n == len(history)  # of all others it does not matter how long to wait
+            wait_s = _count(phase, order, tallies, past, f"{seed}{n}" if last else None)
             failed += past.state in _FAILURES
         if (reset := asked.get(n)) is not None:
             first = () if reset.agent is None else (reset.agent,)
@@ -128,9 +129,10 @@ def after(
 
 
 def _count(
-    phase: Phase, order: Sequence[str], tallies: dict[str, _Tally], past: Past, seed: str
+    phase: Phase, order: Sequence[str], tallies: dict[str, _Tally], past: Past, seed: str | None
 ) -> float:
-    """Enters one attempt into the tallies. Returns how long everybody has to wait after it."""
+    """Enters one attempt into the tallies. Returns how long everybody has to wait after it; without
+    a seed not how long to back off."""
     agent = past.agent
     if agent not in tallies:  # by hand: it counts against whose turn it was
         agent = next((name for name in order if not tallies[name].is_out), agent)
@@ -152,6 +154,8 @@ def _count(
     if len(tally.failures) > phase.restarts:
         tally.spent = True
         return 0.0  # the next agent has not failed yet
+    if seed is None:
+        return 0.0
     delay_s = backoff_s(len(tally.failures), seed, start_s=phase.backoff_s)
     return max(0.0, delay_s - past.age_s)
 
