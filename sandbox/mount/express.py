@@ -59,6 +59,10 @@ class Express:
         device: where answers go.
         is_stateless: nothing ever changes, so the kernel may open files and directories without
             asking, and keep listings. Requests then come with a node, but no handle.
+        is_passing: the kernel can read and write files by itself.
+
+    Attributes:
+        passthrough: those that it does.
     """
 
     def __init__(
@@ -80,12 +84,12 @@ class Express:
         self._request = request
         self._view = memoryview(request)
         self._device = device
-        self._passthrough = Passthrough(device, self._send, is_offered=is_passing)
-        self._replies = Replies(overlay, self._passthrough.unseen)
+        self.passthrough = Passthrough(device, self._send, counter.totals, is_offered=is_passing)
+        self._replies = Replies(overlay, self.passthrough.unseen)
         self._listings = Listings(self._replies)
         self._told: deque[Answer] = deque()
         self._is_stateless = is_stateless
-        self._witness = Witness(overlay, handles, request, self._passthrough.unseen)
+        self._witness = Witness(overlay, handles, request, self.passthrough.unseen)
         table: dict[int, Handler] = {
             Opcode.LOOKUP: self._lookup,
             Opcode.GETATTR: self._getattr,
@@ -109,7 +113,7 @@ class Express:
             counter,
             request,
             self._replies,
-            self._passthrough,
+            self.passthrough,
             self._send,
         ).table
         if overlay.is_writable:
@@ -301,7 +305,7 @@ class Express:
         handle = self._handles.pop(number, None)
         if handle is not None:
             if handle.backing:
-                self._passthrough.released(handle)
+                self.passthrough.released(handle)
                 self._witness.see_file(handle.node)
             self._overlay.release(handle)
         return self._done(unique)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 from sandbox.mount import wire
 from sandbox.syscalls import CAP_FSETID, capget, capset
+from sandbox.union.counter import Kind
 from sandbox.union.node import Handle, Place
 
 # _IOW(229, 1, struct fuse_backing_map), _IOW(229, 2, uint32_t)
@@ -34,6 +35,9 @@ _LARGE_BYTES = 1 << 20
 # Whether writing clears these depends on who writes, which a backing file does not see.
 _PRIVILEGE = stat.S_ISUID | stat.S_ISGID
 
+# How often what is written is looked at while nobody asks for anything.
+_LOOK_MS = 250
+
 Opened = tuple[int, int]  # FOPEN_… flags, backing id
 
 
@@ -45,9 +49,18 @@ class Passthrough:
             of a passed-through file stay when it is closed.
     """
 
-    def __init__(self, device: int, notify: Callable[[bytes], None], *, is_offered: bool) -> None:
+    def __init__(
+        self,
+        device: int,
+        notify: Callable[[bytes], None],
+        counts: memoryview[int],
+        *,
+        is_offered: bool,
+    ) -> None:
         self._device = device
         self._notify = notify
+        self._counts = counts
+        self._written: dict[Handle, tuple[int, int] | None] = {}
         self._is_possible = is_offered
         self.unseen: set[int] = set()
         self._request = bytearray(_BACKING_MAP.size)
@@ -58,14 +71,12 @@ class Passthrough:
 
     def created(self, handle: Handle, flags: int) -> Opened:
         """A file was created and opened."""
-        if self._is_possible and flags & os.O_ACCMODE == os.O_WRONLY:
+        if flags & os.O_ACCMODE == os.O_WRONLY:
             self._begin(handle)
-        return self._answer(handle)
+        return self._answer(handle, flags)
 
     def opened(self, handle: Handle, flags: int) -> Opened:
         """A file was opened."""
-        if not self._is_possible:
-            return wire.FOPEN_KEEP_CACHE, 0
         node = handle.node
         if node.place is Place.UPPER:
             mode = flags & os.O_ACCMODE
@@ -79,22 +90,38 @@ class Passthrough:
             if handle.backing and mode == os.O_RDWR and node.ino not in self.unseen:
                 self.unseen.add(node.ino)
                 self._notify(wire.invalidation(node.ino, attributes_only=True))
-        return self._answer(handle)
+        return self._answer(handle, flags)
 
     def released(self, handle: Handle) -> None:
-        """A file is about to be released."""
+        """A file that is passed through is about to be released."""
+        self._written.pop(handle, None)
         extra = handle.node.extra
         if extra is None or len(extra.handles) <= 1:
             fcntl.ioctl(self._device, _BACKING_CLOSE, handle.backing.to_bytes(4, "little"))
 
-    def _answer(self, handle: Handle) -> Opened:
+    @property
+    def look_again_ms(self) -> int | None:
+        """When to `look` again, if nothing happens until then; None for never."""
+        return _LOOK_MS if self._written else None
+
+    def look(self) -> None:
+        """Counts what is being written, though nobody asks: it is a sign of life."""
+        for handle, before in self._written.items():
+            now = self._written[handle] = _state(handle)
+            if before is not None and now != before:
+                self._counts[Kind.WRITE] += 1
+                self._counts[Kind.WRITE_BYTES] += max(0, now[0] - before[0])
+
+    def _answer(self, handle: Handle, flags: int) -> Opened:
         if handle.backing:
+            if flags & os.O_ACCMODE != os.O_RDONLY:
+                self._written[handle] = None
             # Without FOPEN_KEEP_CACHE the kernel drops the pages that it has in the mount's cache.
             return wire.FOPEN_PASSTHROUGH, handle.backing
         return wire.FOPEN_KEEP_CACHE, 0
 
     def _begin(self, handle: Handle) -> None:
-        if handle.node.mode & _PRIVILEGE:
+        if not self._is_possible or handle.node.mode & _PRIVILEGE:
             return
         _BACKING_MAP.pack_into(self._request, 0, handle.fd, 0, 0)
         try:
@@ -106,3 +133,9 @@ class Passthrough:
             self._is_possible = False
         finally:
             capset(self._capabilities)
+
+
+def _state(handle: Handle) -> tuple[int, int]:
+    """Size in bytes and modification time of an open file."""
+    status = os.fstat(handle.fd)
+    return status.st_size, status.st_mtime_ns

@@ -160,6 +160,7 @@ class Server:
         if self._is_forwarded:
             self._return_replies()
         inbox, answer = self._inbox, self._express.answer
+        passthrough = self._express.passthrough
         while True:
             # No more than so many at once: the others shall not wait for ever.
             for _ in range(_BURST):
@@ -169,7 +170,7 @@ class Server:
                 if not answer(length):
                     self._forward(length)
                     return
-            length = self._await(None if length <= 0 else 0)
+            length = self._await(passthrough.look_again_ms if length <= 0 else 0)
             if length and not answer(length):
                 self._forward(length)
                 return
@@ -184,6 +185,8 @@ class Server:
         self._inbox.end_waiting()
         for fd, _event in ready:
             length += self._on_readable[fd]()
+        if not ready:
+            self._express.passthrough.look()
         return length
 
     def _forward(self, length: int) -> None:
