@@ -282,13 +282,12 @@ def test_writing_needs_no_request(tmp_path: Path) -> None:
 def test_writing_is_a_sign_of_life_all_the_same(tmp_path: Path) -> None:
     enter_private_namespace()
     host = make_repository(tmp_path / "host", {"a": "a\n"})
-    with git_lane(tmp_path, host) as lane:
-        with open(lane.path / "log", "wb", buffering=0) as file:
-            deadline = time.monotonic() + 10
-            while lane.server.counters()["write"] < 2:
-                assert time.monotonic() < deadline
-                file.write(b"a line\n")
-                time.sleep(0.01)
+    with git_lane(tmp_path, host) as lane, open(lane.path / "log", "wb", buffering=0) as file:
+        deadline = time.monotonic() + 10
+        while lane.server.counters()["write"] < 2:
+            assert time.monotonic() < deadline
+            file.write(b"a line\n")
+            time.sleep(0.01)
 
 
 def test_what_a_mapping_changes_after_the_file_was_closed_is_seen(tmp_path: Path) -> None:
