@@ -15,7 +15,7 @@ from supervisor.model.graph import Graph
 from supervisor.model.record import AttemptState, Outcome, Owner, Verdict
 
 
-class AttemptView(msgspec.Struct, frozen=True):
+class AttemptView(msgspec.Struct, frozen=True, gc=False):
     """An attempt as observed.
 
     Attributes:

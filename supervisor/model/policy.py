@@ -20,7 +20,7 @@ _PARK_LIMIT_S = 3600.0
 _NO_SPACE_S = 2.0
 
 
-class Past(msgspec.Struct, frozen=True):
+class Past(msgspec.Struct, frozen=True, gc=False):
     """An attempt that has ended, as far as it matters here.
 
     Attributes:
