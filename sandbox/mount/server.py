@@ -44,10 +44,17 @@ class Server:
     """A mounted overlay and the loop that answers the kernel."""
 
     def __init__(
-        self, spec: MountSpec, *, control_fd: int | None = None, counter: Counter | None = None
+        self,
+        spec: MountSpec,
+        *,
+        control_fd: int | None = None,
+        jail: socket.socket | None = None,
+        counter: Counter | None = None,
     ) -> None:
         self._spec = spec
         self._control_fd = control_fd
+        self._jail = jail
+        self._jail_fd = -1
         self._ready_fd = -1
         self._requests = 0
         self._session_fd = -1
@@ -128,6 +135,8 @@ class Server:
         self._ready_fd = ready_fd
         if self._control_fd is not None:
             self._watch(self._control_fd, self._answer)
+        if self._jail is not None:
+            self._watch(self._jail.fileno(), self._attend)
         # A signal has to end poll(2), whenever it comes.
         wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         os.set_blocking(wake_write, False)
@@ -174,7 +183,7 @@ class Server:
             if length and not answer(length):
                 self._forward(length)
                 return
-            if self._stopping:
+            if self._stopping and self._jail_fd < 0:
                 raise loop.ClosedResourceError
 
     def _await(self, timeout_ms: int | None) -> int:
@@ -196,6 +205,10 @@ class Server:
     def _watch(self, fd: int, on_readable: Callable[[], int]) -> None:
         self._on_readable[fd] = on_readable
         self._poll.register(fd, select.POLLIN)
+
+    def _unwatch(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        del self._on_readable[fd]
 
     def _drain(self) -> int:
         try:
@@ -226,10 +239,29 @@ class Server:
                 return 0
         except OSError:
             pass
-        self._poll.unregister(self._control_fd)
+        self._unwatch(self._control_fd)
         return 0
 
     # -- the end
+
+    def _attend(self) -> int:
+        """Hears which process has to be dead before nobody uses the mount; or that none will be."""
+        assert self._jail is not None
+        self._unwatch(self._jail.fileno())
+        try:
+            _, fds, _, _ = socket.recv_fds(self._jail, 1, 1)
+        except OSError:
+            return 0
+        for fd in fds:
+            self._jail_fd = fd
+            self._watch(fd, self._let_go)
+        return 0
+
+    def _let_go(self) -> int:
+        self._unwatch(self._jail_fd)
+        os.close(self._jail_fd)
+        self._jail_fd = -1
+        return 0
 
     def _on_term(self, _signal: int, _frame: object) -> None:
         if self._unmounter:
@@ -251,7 +283,8 @@ class Server:
                 return
             if pid == self._unmounter:
                 # The kernel closes the device by then, unless somebody still has the mount open,
-                # or in a copy of its namespace; neither is waited for.
+                # or in a copy of its namespace. Only the jail is waited for: what its processes
+                # have open they can still write to.
                 self._stopping = True
 
 
@@ -276,20 +309,22 @@ def serve(
     spec: MountSpec,
     ready_fd: int,
     control_fd: int | None = None,
+    jail: socket.socket | None = None,
     counter: Counter | None = None,
 ) -> NoReturn:
     """Mounts, answers, unmounts and exits; meant for a freshly forked process.
 
     `ready_fd` gets READY once the kernel has finished its handshake, or the reason as text if
     there will be no mount. `control_fd` is a connected socket: each message on it is answered
-    with a line of JSON (`Counter.document`). `counter` was made before the fork by who wants to
+    with a line of JSON (`Counter.document`). `jail` brings a pidfd, the process of which has to be
+    dead before the server ends unasked. `counter` was made before the fork by who wants to
     read it without asking. Ends on SIGTERM, also when its parent dies.
     """
     os.umask(0)
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     status = 0
     try:
-        server = Server(spec, control_fd=control_fd, counter=counter)
+        server = Server(spec, control_fd=control_fd, jail=jail, counter=counter)
         server.mount()
     except SandboxError as error:
         os.write(ready_fd, error.message.encode(errors="surrogateescape"))

@@ -79,6 +79,7 @@ class Server:
         keeper = os.getpid()
         self._counter = Counter()
         self._is_writable = False
+        self._jail: socket.socket | None = None
         try:
             self.pid = os.fork()
         except BaseException:
@@ -110,14 +111,16 @@ class Server:
         """
         self._is_writable = spec.upper is not None
         us = os.pidfd_open(os.getpid())
+        self._jail, jail = socket.socketpair()
         try:
-            fds = [us] if lock is None else [us, lock]
+            fds = [us, jail.fileno()] if lock is None else [us, jail.fileno(), lock]
             socket.send_fds(self._orders, [b"\0"], fds)
             self._orders.sendall(pickle.dumps(spec))
         except OSError:
             pass  # it is dead, and `await_ready` says so
         finally:
             os.close(us)
+            jail.close()
             self._orders.close()
 
     def __enter__(self) -> Self:
@@ -144,6 +147,8 @@ class Server:
             if readable(self._pidfd, _DEATH_S):
                 self._reap()
         self._orders.close()
+        if self._jail is not None:
+            self._jail.close()
         os.close(self._ready)
         os.close(self._pidfd)
 
@@ -179,7 +184,20 @@ class Server:
             )
 
     def attend(self, jail: int) -> None:
-        """The kernel tells this server when nobody uses the mount any more."""
+        """Files that the jail has open are written to without the server. So it stays, and with it
+        the lane's lock, until the jail is dead, even if we are before."""
+        if not self._is_writable or self._jail is None:
+            return
+        try:
+            pidfd = os.pidfd_open(jail)
+        except ProcessLookupError:
+            return
+        try:
+            socket.send_fds(self._jail, [b"\0"], [pidfd])
+        except OSError:
+            pass  # the server is dead, which is noticed elsewhere
+        finally:
+            os.close(pidfd)
 
     def kill(self) -> None:
         """SIGKILL: the kernel then aborts the connection, and whoever waits for an answer fails."""
@@ -220,7 +238,7 @@ def _stand_by(keeper: int, orders: socket.socket, ready: int, counter: Counter) 
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != keeper:
         return
-    said, fds, _, _ = socket.recv_fds(orders, 1, 2)
+    said, fds, _, _ = socket.recv_fds(orders, 1, 3)
     if not said:
         return
     with orders.makefile("rb") as rest:
@@ -231,7 +249,7 @@ def _stand_by(keeper: int, orders: socket.socket, ready: int, counter: Counter) 
     # Another user namespace has cleared it.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() == keeper:
-        server.serve(spec, ready, counter=counter)
+        server.serve(spec, ready, jail=socket.socket(fileno=fds[1]), counter=counter)
 
 
 def _join(pid: int, pidfd: int) -> None:

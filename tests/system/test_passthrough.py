@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
+import signal
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,9 @@ from hypothesis.stateful import (
 from lanebox import git_lane
 from mounting import Served, enter_private_namespace, served, staged
 
+from sandbox.descriptor import readable
+from supervisor.keeper.mount import Server
+from tests.faultbox import await_true
 from tests.gitbox import make_repository
 
 _EXAMPLES = 60
@@ -340,3 +344,32 @@ def test_pages_of_before_are_not_shown_after_a_write_past_them(mounted: Served) 
     os.close(fd)
     assert path.read_bytes()[:5] == b"other"
     assert path.read_bytes()[5:] == (b"lower\n" * 1000)[5:]
+
+
+def test_server_stays_until_the_jail_is_dead_that_may_still_write(tmp_path: Path) -> None:
+    """The next attempt begins when the lane's lock is free, and is to find nothing that moves."""
+    enter_private_namespace()
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/lower").write_bytes(b"lower")
+    spec = staged(tmp_path).writable()
+    told, tell = os.pipe()
+    with Server(spec) as server:
+        server.await_ready()
+        jail = os.fork()
+        if jail == 0:
+            fd = os.open(f"{spec.mountpoint}/made", os.O_WRONLY | os.O_CREAT)
+            os.write(tell, b"!")
+            while True:
+                os.write(fd, b"x" * 100)
+                os.sched_yield()
+        try:
+            os.read(told, 1)
+            server.attend(jail)
+            # As the kernel does when its keeper has died.
+            os.kill(server.pid, signal.SIGTERM)
+            await_true(lambda: not os.path.ismount(spec.mountpoint), "the mount to be gone")
+            assert not readable(server.fileno(), 0.5)
+        finally:
+            os.kill(jail, signal.SIGKILL)
+            os.waitpid(jail, 0)
+        assert readable(server.fileno(), 10)
