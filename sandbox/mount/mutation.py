@@ -79,7 +79,7 @@ class Mutations:
         self._send(wire.OUT_HEADER.pack(wire.OUT_HEADER.size, 0, unique))
         return True
 
-    def _open(self, unique: int, nodeid: int, _uid: int, _length: int) -> bool:
+    def _open(self, unique: int, nodeid: int, uid: int, _length: int) -> bool:
         self._counts[_OPEN] += 1
         flags = wire.OPEN_IN.unpack_from(self._request, _BODY)[0]
         node = self._overlay.node(nodeid)
@@ -89,11 +89,11 @@ class Mutations:
             # Copy-up gave it a change time of its own.
             self._send(wire.invalidation(nodeid, attributes_only=True))
         number = self._handles.keep(handle)
-        opened = self._passthrough.opened(handle, flags)
+        opened = self._passthrough.opened(handle, flags, uid)
         self._send(wire.OPEN_OUT.pack(wire.OPEN_OUT.size, 0, unique, number, *opened))
         return True
 
-    def _create(self, unique: int, nodeid: int, _uid: int, length: int) -> bool:
+    def _create(self, unique: int, nodeid: int, uid: int, length: int) -> bool:
         self._counts[_CREATE] += 1
         flags, mode, _, _ = wire.CREATE_IN.unpack_from(self._request, _BODY)
         name = bytes(self._view[_BODY + wire.CREATE_IN.size : length - 1])
@@ -101,18 +101,18 @@ class Mutations:
         handle = self._changes.create(parent, name, mode, flags, self._owner())
         handle.node.lookups += 1
         number = self._handles.keep(handle)
-        opened = self._passthrough.created(handle, flags)
+        opened = self._passthrough.created(handle, flags, uid)
         self._send(self._replies.created(unique, handle.node, number, opened))
         return True
 
-    def _create_nameless(self, unique: int, nodeid: int, _uid: int, _length: int) -> bool:
+    def _create_nameless(self, unique: int, nodeid: int, uid: int, _length: int) -> bool:
         self._counts[_CREATE] += 1
         flags, mode, _, _ = wire.CREATE_IN.unpack_from(self._request, _BODY)
         parent = self._overlay.directory(nodeid)
         handle = self._changes.create_nameless(parent, mode, flags, self._owner())
         handle.node.lookups += 1
         number = self._handles.keep(handle)
-        opened = self._passthrough.created(handle, flags)
+        opened = self._passthrough.created(handle, flags, uid)
         self._send(self._replies.created(unique, handle.node, number, opened))
         return True
 

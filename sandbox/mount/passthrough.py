@@ -69,14 +69,14 @@ class Passthrough:
         lowered = int.from_bytes(effective, "little") & ~(1 << CAP_FSETID)
         self._lowered = lowered.to_bytes(4, "little") + rest
 
-    def created(self, handle: Handle, flags: int) -> Opened:
-        """A file was created and opened."""
+    def created(self, handle: Handle, flags: int, uid: int) -> Opened:
+        """A file was created and opened by `uid`."""
         if flags & os.O_ACCMODE == os.O_WRONLY:
-            self._begin(handle)
+            self._begin(handle, uid)
         return self._answer(handle, flags)
 
-    def opened(self, handle: Handle, flags: int) -> Opened:
-        """A file was opened."""
+    def opened(self, handle: Handle, flags: int, uid: int) -> Opened:
+        """A file was opened by `uid`."""
         node = handle.node
         if node.place is Place.UPPER:
             mode = flags & os.O_ACCMODE
@@ -86,7 +86,7 @@ class Passthrough:
             elif mode == os.O_WRONLY or (
                 mode == os.O_RDONLY and os.fstat(handle.fd).st_size >= _LARGE_BYTES
             ):
-                self._begin(handle)
+                self._begin(handle, uid)
             if handle.backing and mode == os.O_RDWR and node.ino not in self.unseen:
                 self.unseen.add(node.ino)
                 self._notify(wire.invalidation(node.ino, attributes_only=True))
@@ -120,19 +120,21 @@ class Passthrough:
             return wire.FOPEN_PASSTHROUGH, handle.backing
         return wire.FOPEN_KEEP_CACHE, 0
 
-    def _begin(self, handle: Handle) -> None:
+    def _begin(self, handle: Handle, uid: int) -> None:
         if not self._is_possible or handle.node.mode & _PRIVILEGE:
             return
         _BACKING_MAP.pack_into(self._request, 0, handle.fd, 0, 0)
         try:
-            # Whoever writes does so with the capabilities of this moment. With CAP_FSETID a
-            # file that is made set-user-ID while it is open would stay so.
-            capset(self._lowered)
+            # Whoever writes does so with the capabilities of this moment. With CAP_FSETID, which
+            # is root's, a file that is made set-user-ID while it is open stays so.
+            if uid:
+                capset(self._lowered)
             handle.backing = fcntl.ioctl(self._device, _BACKING_OPEN, self._request)
         except OSError:
             self._is_possible = False
         finally:
-            capset(self._capabilities)
+            if uid:
+                capset(self._capabilities)
 
 
 def _state(handle: Handle) -> tuple[int, int]:

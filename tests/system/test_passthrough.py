@@ -10,6 +10,7 @@ import mmap
 import os
 import shutil
 import signal
+import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -320,18 +321,33 @@ def test_what_a_mapping_changes_after_the_file_was_closed_is_seen(tmp_path: Path
         mapped.close()
 
 
-def test_a_file_made_set_user_id_while_it_is_open_does_not_stay_so(mounted: Served) -> None:
-    path = mounted.mountpoint / "made"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o777)
-    os.fchmod(fd, 0o6777)
-    pid = os.fork()
-    if pid == 0:
-        os.setuid(65534)
-        os.write(fd, b"x")
-        os._exit(0)
-    os.waitpid(pid, 0)
-    os.close(fd)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o777
+@pytest.mark.parametrize(("uid", "mode"), [(0, 0o6777), (65534, 0o777)])
+def test_a_file_made_set_user_id_while_it_is_open_stays_so_for_root_alone(
+    tmp_path: Path, uid: int, mode: int
+) -> None:
+    enter_private_namespace()
+    (tmp_path / "base").mkdir()
+    for above in (tmp_path, *tmp_path.parents[:-2]):
+        above.chmod(above.stat().st_mode | 0o011)
+    with served(staged(tmp_path).writable()) as mounted:
+        path = mounted.mountpoint / "made"
+        path.touch(0o777)
+        path.chmod(0o777)
+        told, tell = socket.socketpair()
+        with told, tell:
+            pid = os.fork()
+            if pid == 0:
+                os.setresuid(uid, uid, uid)
+                fd = os.open(path, os.O_WRONLY)
+                tell.send(b"open")
+                tell.recv(1)
+                os.write(fd, b"x")
+                os._exit(0)
+            assert told.recv(4) == b"open"
+            path.chmod(0o6777)
+            told.send(b"!")
+            os.waitpid(pid, 0)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def test_pages_of_before_are_not_shown_after_a_write_past_them(mounted: Served) -> None:
