@@ -53,7 +53,7 @@ class Row:
             str(self.theirs),
             str(self.ours),
             f"{ratio:.2f}",
-            f"≤ {self.limit:.2g}",
+            f"≤ {self.limit:.3g}",
             met,
             " / ".join(f"{seconds:.2f} s" for seconds in self.cpu_s if seconds),
         ]
