@@ -38,6 +38,8 @@ _PRIVILEGE = stat.S_ISUID | stat.S_ISGID
 # How often what is written is looked at while nobody asks for anything.
 _LOOK_MS = 250
 
+_EMPTY = (0, 0)  # of a file that was just made
+
 Opened = tuple[int, int]  # FOPEN_… flags, backing id
 
 
@@ -60,7 +62,7 @@ class Passthrough:
         self._device = device
         self._notify = notify
         self._counts = counts
-        self._written: dict[Handle, tuple[int, int] | None] = {}
+        self._written: dict[Handle, tuple[int, int]] = {}
         self._is_possible = is_offered
         self.unseen: set[int] = set()
         self._request = bytearray(_BACKING_MAP.size)
@@ -73,7 +75,9 @@ class Passthrough:
         """A file was created and opened by `uid`."""
         if flags & os.O_ACCMODE == os.O_WRONLY:
             self._begin(handle, uid)
-        return self._answer(handle, flags)
+            if handle.backing:
+                self._written[handle] = _EMPTY
+        return self._answer(handle)
 
     def opened(self, handle: Handle, flags: int, uid: int) -> Opened:
         """A file was opened by `uid`."""
@@ -90,11 +94,15 @@ class Passthrough:
             if handle.backing and mode == os.O_RDWR and node.ino not in self.unseen:
                 self.unseen.add(node.ino)
                 self._notify(wire.invalidation(node.ino, attributes_only=True))
-        return self._answer(handle, flags)
+            if handle.backing and mode != os.O_RDONLY:
+                self._written[handle] = _state(handle)
+        return self._answer(handle)
 
     def released(self, handle: Handle) -> None:
         """A file that is passed through is about to be released."""
-        self._written.pop(handle, None)
+        if handle in self._written:
+            self._note(handle)
+            del self._written[handle]
         extra = handle.node.extra
         if extra is None or len(extra.handles) <= 1:
             fcntl.ioctl(self._device, _BACKING_CLOSE, handle.backing.to_bytes(4, "little"))
@@ -106,16 +114,19 @@ class Passthrough:
 
     def look(self) -> None:
         """Counts what is being written, though nobody asks: it is a sign of life."""
-        for handle, before in self._written.items():
-            now = self._written[handle] = _state(handle)
-            if before is not None and now != before:
-                self._counts[Kind.WRITE] += 1
-                self._counts[Kind.WRITE_BYTES] += max(0, now[0] - before[0])
+        for handle in self._written:
+            self._note(handle)
 
-    def _answer(self, handle: Handle, flags: int) -> Opened:
+    def _note(self, handle: Handle) -> None:
+        """Of what is written in place nobody knows how much it is: it counts as one write."""
+        before = self._written[handle]
+        now = self._written[handle] = _state(handle)
+        if now[0] != before[0] or (now != before and before is not _EMPTY):
+            self._counts[Kind.WRITE] += 1
+            self._counts[Kind.WRITE_BYTES] += max(0, now[0] - before[0])
+
+    def _answer(self, handle: Handle) -> Opened:
         if handle.backing:
-            if flags & os.O_ACCMODE != os.O_RDONLY:
-                self._written[handle] = None
             # Without FOPEN_KEEP_CACHE the kernel drops the pages that it has in the mount's cache.
             return wire.FOPEN_PASSTHROUGH, handle.backing
         return wire.FOPEN_KEEP_CACHE, 0
