@@ -64,6 +64,8 @@ CAP_SYS_ADMIN = 21
 
 # linux/capability.h
 _LINUX_CAPABILITY_VERSION_3 = 0x2008_0522
+_CAPABILITY_HEADER = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
+_CAPABILITY_BYTES = 24
 
 # linux/fs.h
 RENAME_NOREPLACE = 1 << 0
@@ -177,19 +179,14 @@ def prctl(option: int, argument: int) -> None:
 
 def drop_capabilities() -> None:
     """capset(2), of this thread, to none: for who keeps its uid, or was never root."""
-    header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(header, bytes(24)))
+    capset(bytes(_CAPABILITY_BYTES))
 
 
 def capget() -> bytes:
     """capget(2), of this thread: the words effective, permitted, inheritable; then of 32 and on."""
-    header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
-    sets = ctypes.create_string_buffer(24)
-    _check(_libc.capget(header, sets))
+    sets = ctypes.create_string_buffer(_CAPABILITY_BYTES)
+    _check(_libc.capget(_CAPABILITY_HEADER, sets))
     return sets.raw
-
-
-_CAPABILITY_HEADER = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
 
 
 def capset(sets: bytes) -> None:
@@ -202,12 +199,9 @@ def raise_ambient(capability: int) -> None:
 
     capset(2) adds it to what is inherited before, without which the kernel refuses.
     """
-    header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
-    sets = ctypes.create_string_buffer(24)
-    _check(_libc.capget(header, sets))
-    words = list(struct.unpack("=6I", sets.raw))  # effective, permitted, inheritable; then 32–63
+    words = list(struct.unpack("=6I", capget()))
     words[2 + 3 * (capability // 32)] |= 1 << capability % 32
-    _check(_libc.capset(header, struct.pack("=6I", *words)))
+    capset(struct.pack("=6I", *words))
     _ambient(_PR_CAP_AMBIENT_RAISE, capability)
 
 

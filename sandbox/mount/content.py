@@ -159,7 +159,7 @@ class Contents:
         number, offset, size, flags, _, _, _ = wire.READ_IN.unpack_from(self._request, _BODY)
         if not self._overlay.is_writable:
             # Root has lifted the read-only flag. What it has in the page cache must not stay.
-            self._send(wire.OUT_HEADER.pack(_ERROR_BYTES, -errno.EROFS, unique))
+            self._send(wire.bare(unique, errno.EROFS))
             self._drop_pages(nodeid)
             return True
         data = self._view[_DATA : _DATA + size]

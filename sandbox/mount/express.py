@@ -157,10 +157,10 @@ class Express:
             pass  # who asked was interrupted, and waits no more
 
     def _refuse(self, unique: int, number: int) -> None:
-        self._send(wire.OUT_HEADER.pack(_ERROR_BYTES, -number, unique))
+        self._send(wire.bare(unique, number))
 
     def _done(self, unique: int) -> bool:
-        self._send(wire.OUT_HEADER.pack(_ERROR_BYTES, 0, unique))
+        self._send(wire.bare(unique))
         return True
 
     # -- names and attributes

@@ -56,7 +56,7 @@ class Extents:
         number, offset, size, mode, _ = wire.FALLOCATE_IN.unpack_from(self._request, _BODY)
         handle = self._handles[number]
         self._about_to_write(handle).allocate(handle.fd, mode, offset, size)
-        self._send(wire.OUT_HEADER.pack(wire.OUT_HEADER.size, 0, unique))
+        self._send(wire.bare(unique))
         return True
 
     def _seek(self, unique: int, _nodeid: int, _uid: int, _length: int) -> bool:

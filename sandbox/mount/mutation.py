@@ -76,7 +76,7 @@ class Mutations:
         return owner
 
     def _done(self, unique: int) -> bool:
-        self._send(wire.OUT_HEADER.pack(wire.OUT_HEADER.size, 0, unique))
+        self._send(wire.bare(unique))
         return True
 
     def _open(self, unique: int, nodeid: int, uid: int, _length: int) -> bool:
@@ -175,7 +175,7 @@ class Mutations:
             return False
         # Of the git tree, or made in this mount and never given an attribute.
         self._counts[_XATTR] += 1
-        self._send(wire.OUT_HEADER.pack(wire.OUT_HEADER.size, -errno.ENODATA, unique))
+        self._send(wire.bare(unique, errno.ENODATA))
         return True
 
     def _see_attribute(self, _unique: int, nodeid: int, _uid: int, _length: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Container
 
 from sandbox.mount import wire
@@ -42,29 +41,22 @@ class Replies:
                 size = 4096 if isinstance(node, Directory) else self._overlay.size(node)
             return (node.ino, size, size + 511 >> 9, *self._epoch, node.mode, 1, *self._owner)
         if node.place is _UPPER and self._upper is not None and not isinstance(node, Directory):
-            return _attributes(node.ino, self._upper.status(node))
-        found = self._overlay.attributes(node)
-        atime_s, atime_ns = divmod(found.atime_ns, _NS)
-        mtime_s, mtime_ns = divmod(found.mtime_ns, _NS)
-        ctime_s, ctime_ns = divmod(found.ctime_ns, _NS)
-        return (
-            node.ino,
-            found.size,
-            found.blocks,
-            atime_s & _U64,
-            mtime_s & _U64,
-            ctime_s & _U64,
-            atime_ns,
-            mtime_ns,
-            ctime_ns,
-            found.mode,
-            found.nlink,
-            found.uid,
-            found.gid,
-            wire.device_number(found.rdev),
-            _BLOCK_BYTES,
-            0,
-        )
+            # As `Overlay.attributes` has it, which makes one more object of it.
+            status = self._upper.status(node)
+            return _struct(
+                node.ino,
+                status.st_mode,
+                status.st_nlink,
+                status.st_uid,
+                status.st_gid,
+                status.st_rdev,
+                status.st_size,
+                status.st_blocks,
+                status.st_atime_ns,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+            )
+        return _struct(node.ino, *self._overlay.attributes(node))
 
     def entry(self, unique: int, node: Node | None, valid_s: int = FOR_EVER_S) -> bytes:
         """The answer to a lookup; None means that there is no such name, for ever.
@@ -152,25 +144,37 @@ class Replies:
         return head + name + bytes(-length % 8)
 
 
-def _attributes(ino: int, status: os.stat_result) -> tuple[int, ...]:
-    atime_s, atime_ns = divmod(status.st_atime_ns, _NS)
-    mtime_s, mtime_ns = divmod(status.st_mtime_ns, _NS)
-    ctime_s, ctime_ns = divmod(status.st_ctime_ns, _NS)
-    rdev = status.st_rdev
+def _struct(
+    ino: int,
+    mode: int,
+    nlink: int,
+    uid: int,
+    gid: int,
+    rdev: int,
+    size: int,
+    blocks: int,
+    atime_ns: int,
+    mtime_ns: int,
+    ctime_ns: int,
+) -> tuple[int, ...]:
+    """struct fuse_attr, of an inode number and what `Attributes` has, in its order."""
+    atime_s, atime_ns = divmod(atime_ns, _NS)
+    mtime_s, mtime_ns = divmod(mtime_ns, _NS)
+    ctime_s, ctime_ns = divmod(ctime_ns, _NS)
     return (
         ino,
-        status.st_size,
-        status.st_blocks,
+        size,
+        blocks,
         atime_s & _U64,
         mtime_s & _U64,
         ctime_s & _U64,
         atime_ns,
         mtime_ns,
         ctime_ns,
-        status.st_mode,
-        status.st_nlink,
-        status.st_uid,
-        status.st_gid,
+        mode,
+        nlink,
+        uid,
+        gid,
         wire.device_number(rdev) if rdev else 0,
         _BLOCK_BYTES,
         0,

@@ -104,6 +104,11 @@ _NOTIFY_INVAL_INODE = 2
 _INVAL_INODE_OUT = struct.Struct("=IiQQqq")
 
 
+def bare(unique: int, number: int = 0) -> bytes:
+    """An answer with nothing in it: that it was done, or the errno for which it was not."""
+    return OUT_HEADER.pack(OUT_HEADER.size, -number, unique)
+
+
 def invalidation(nodeid: int, *, attributes_only: bool = False) -> bytes:
     """The notice that the kernel's attributes and pages of a file are out of date."""
     size, offset = _INVAL_INODE_OUT.size, -1 if attributes_only else 0
