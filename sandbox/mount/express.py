@@ -87,6 +87,7 @@ class Express:
         self.passthrough = Passthrough(device, self._send, counter.totals, is_offered=is_passing)
         self._replies = Replies(overlay, self.passthrough.unseen)
         self._listings = Listings(self._replies)
+        self._ahead = overlay.blobs.ahead
         self._told: deque[Answer] = deque()
         self._is_stateless = is_stateless
         self._witness = Witness(overlay, handles, request, self.passthrough.unseen)
@@ -138,7 +139,10 @@ class Express:
         if handler is None:
             return False
         try:
-            return handler(unique, nodeid, uid, length)
+            is_answered = handler(unique, nodeid, uid, length)
+            if self._ahead.due is not None:
+                self._ahead.go_on()
+            return is_answered
         except KeyError:
             self._refuse(unique, errno.ESTALE)
         except OSError as error:

@@ -66,7 +66,7 @@ class Extents:
             # The descriptor's own position is not used by anything.
             found = os.lseek(handle.fd, offset, whence)
         else:
-            size = self._overlay.size(handle.node)
+            size = self._overlay.blobs.size(handle.node)
             if offset >= size:
                 raise OSError(errno.ENXIO, "behind the end")
             found = offset if whence == os.SEEK_DATA else size

@@ -51,7 +51,7 @@ class Reader:
             self._counts[Kind.BLOB_HIT] += 1
             self._blobs.move_to_end(node.ino)
         else:
-            data = self._overlay.content(node)
+            data = self._overlay.blobs.content(node)
             if offset == 0 and count >= len(data):
                 return data
             self._keep(node.ino, data)

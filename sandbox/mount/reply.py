@@ -38,7 +38,7 @@ class Replies:
         if node.place is _TREE and node.oid is not None and node.parent is not None:
             size = node.size
             if size < 0:
-                size = 4096 if isinstance(node, Directory) else self._overlay.size(node)
+                size = 4096 if isinstance(node, Directory) else self._overlay.blobs.size(node)
             return (node.ino, size, size + 511 >> 9, *self._epoch, node.mode, 1, *self._owner)
         if node.place is _UPPER and self._upper is not None and not isinstance(node, Directory):
             # As `Overlay.attributes` has it, which makes one more object of it.

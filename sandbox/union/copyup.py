@@ -10,13 +10,12 @@ import errno
 import os
 import stat
 
-from sandbox.git.smudge import to_worktree
 from sandbox.union import layer
 from sandbox.union.allowance import ENTRY_BYTES
+from sandbox.union.blob import Blobs
 from sandbox.union.merge import Merge
-from sandbox.union.node import Directory, Node, Place, Smudged
+from sandbox.union.node import Directory, Node, Place
 from sandbox.union.stack import LayerStack
-from sandbox.union.tree import GitTree
 from sandbox.union.upper import Upper, set_opaque
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -30,7 +29,7 @@ class CopyUp:
         self,
         upper: Upper,
         stack: LayerStack,
-        tree: GitTree | None,
+        blobs: Blobs,
         merge: Merge,
         *,
         uid: int,
@@ -39,7 +38,7 @@ class CopyUp:
     ) -> None:
         self._upper = upper
         self._stack = stack
-        self._tree = tree
+        self._blobs = blobs
         self._merge = merge
         self._uid = uid
         self._gid = gid
@@ -173,9 +172,8 @@ class CopyUp:
 
     def _fill(self, node: Node, fd: int, size: int | None) -> None:
         if node.place is Place.TREE:
-            assert self._tree is not None and node.oid is not None
             if size != 0:
-                data = self._content(node)
+                data = self._blobs.content(node)
                 data = data if size is None else data[:size]
                 self._upper.claim(len(data))
                 write_all(fd, data)
@@ -198,18 +196,10 @@ class CopyUp:
         os.fchmod(fd, stat.S_IMODE(node.mode))
         os.utime(fd, ns=times)
 
-    def _content(self, node: Node) -> bytes:
-        if node.extra is not None:
-            for handle in node.extra.handles:
-                if handle.data is not None:
-                    return handle.data
-        assert self._tree is not None
-        return content_of(self._tree, node)
-
     def _copy_special(self, node: Node, temporary: bytes) -> None:
         work_fd = self._upper.work_fd
         if node.place is Place.TREE:
-            os.symlink(self._content(node), temporary, dir_fd=work_fd)
+            os.symlink(self._blobs.content(node), temporary, dir_fd=work_fd)
             self._chown(temporary, self._uid, self._gid)
             times = (self._epoch_ns, self._epoch_ns)
         else:
@@ -321,15 +311,6 @@ class CopyUp:
 
 def _give_times_back(directory_fd: int, before: os.stat_result) -> None:
     os.utime(b".", ns=(before.st_atime_ns, before.st_mtime_ns), dir_fd=directory_fd)
-
-
-def content_of(tree: GitTree, node: Node) -> bytes:
-    """What a checkout of the tree would put into this file, or symlink."""
-    assert node.oid is not None
-    data = tree.read(node.oid)
-    if isinstance(node, Smudged):
-        return to_worktree(data, node.smudge, node.oid.hex())
-    return data
 
 
 def write_all(fd: int, data: bytes) -> None:

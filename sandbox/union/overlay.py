@@ -14,11 +14,12 @@ import stat
 from collections.abc import MutableSequence
 
 from sandbox.union.attributes import Attributes, from_status
+from sandbox.union.blob import Blobs
 from sandbox.union.caller import Caller
-from sandbox.union.copyup import CopyUp, content_of
+from sandbox.union.copyup import CopyUp
 from sandbox.union.counter import Kind
 from sandbox.union.merge import Merge
-from sandbox.union.node import ROOT_INO, Answer, Directory, Handle, Node, Place, Smudged
+from sandbox.union.node import ROOT_INO, Directory, Handle, Node, Place
 from sandbox.union.spec import MountSpec
 from sandbox.union.stack import LayerStack
 from sandbox.union.tree import GitTree
@@ -27,7 +28,6 @@ from sandbox.union.upper import Upper, reopen_directory
 _DIRECTORY_BYTES = 4096
 _DIRECTORY_HIT = int(Kind.DIRECTORY_HIT)
 _DIRECTORY_MISS = int(Kind.DIRECTORY_MISS)
-_SIZE_MISS = int(Kind.SIZE_MISS)
 # What the server adds or leaves out: offsets come from the kernel, alignment is not ours to
 # promise, and creation was decided by the caller.
 _DROPPED_FLAGS = (
@@ -88,12 +88,13 @@ class Overlay:
         self.grafts = tuple(map(os.fsencode, spec.grafts))
         self.merge = Merge(self.tree, self.stack, self.upper, spec.grafts, self.root)
         self.nodes = self.merge.nodes
+        self.blobs = Blobs(self.tree, self._counts)
         self._copy_up: CopyUp | None = None
         if self.upper is not None:
             self._copy_up = CopyUp(
                 self.upper,
                 self.stack,
-                self.tree,
+                self.blobs,
                 self.merge,
                 uid=spec.uid,
                 gid=spec.gid,
@@ -171,17 +172,6 @@ class Overlay:
             raise OSError(errno.ENAMETOOLONG, "name too long")
         return node
 
-    def size(self, node: Node) -> int:
-        """Size of what a git blob holds, in bytes (Place.TREE)."""
-        if node.size < 0:
-            assert self.tree is not None and node.oid is not None
-            self._counts[_SIZE_MISS] += 1
-            if isinstance(node, Smudged):
-                node.size = len(content_of(self.tree, node))
-            else:
-                node.size = self.tree.size(node.oid)
-        return node.size
-
     def attributes(self, node: Node) -> Attributes:
         """stat(2) of a node.
 
@@ -204,7 +194,7 @@ class Overlay:
                 owner=self._squash,
                 is_sealed=self.upper is None,
             )
-        size = _DIRECTORY_BYTES if is_directory else self.size(node)
+        size = _DIRECTORY_BYTES if is_directory else self.blobs.size(node)
         return Attributes(
             node.mode,
             nlink,
@@ -266,29 +256,10 @@ class Overlay:
             return os.pread(fd, count, offset)
         data = handle.data
         if data is None:
-            data = handle.data = self._blob(handle.node)
+            data = handle.data = self.blobs.content(handle.node)
         if offset == 0 and count >= len(data):
             return data
         return data[offset : offset + count]
-
-    def _blob(self, node: Node) -> bytes:
-        if node.extra is not None:
-            for other in node.extra.handles:
-                if other.data is not None:
-                    self._counts[Kind.BLOB_HIT] += 1
-                    return other.data
-        return self.content(node)
-
-    def content(self, node: Node) -> bytes:
-        """All of a file that is in the git tree. Raises OSError (EISDIR, EIO)."""
-        if isinstance(node, Answer):
-            return node.content
-        if self.tree is None or node.oid is None or isinstance(node, Directory):
-            raise OSError(errno.EISDIR, "not a file")
-        data = content_of(self.tree, node)
-        self._counts[Kind.BLOB_MISS] += 1
-        self._counts[Kind.BLOB_BYTES] += len(data)
-        return data
 
     def write(self, handle: Handle, offset: int, data: bytes | memoryview[int]) -> int:
         """pwrite(2)."""
