@@ -59,6 +59,7 @@ def start(
     limits: Mapping[int, int] | None = None,
     seccomp: bytes | None = None,
     build_s: float = BUILD_S,
+    await_sources: Callable[[], None] | None = None,
     meanwhile: Callable[[], None] | None = None,
 ) -> Child:
     """Runs `spec` and returns when its command is being executed. Call it from the main thread.
@@ -70,6 +71,8 @@ def start(
         limits: resource.RLIMIT_* → limit.
         seccomp: a filter program; None: the default one.
         build_s: how long the jail may take.
+        await_sources: returns when all that `spec` shows is in its place. What it raises is raised
+            here.
         meanwhile: what is to be done, while the jail is being built, before the command is
             executed. What it raises is raised here, and nothing is executed.
 
@@ -79,6 +82,8 @@ def start(
     resources = {**spec.resources, **(limits or {})}
     planned = plan(spec, features, limits=resources, seccomp=seccomp)
     entry = planned.entry
+    if await_sources is not None:
+        await_sources()
     check_anchors(spec)
     opened: list[int] = []
 

@@ -43,7 +43,7 @@ class Queue(Slot):
             except BaseException:
                 disk.remove(tmp)
                 raise
-            disk.sync_published(self._attempts)
+        # A power cut that undoes it ends who asks, too.
         return Attempt(self.label, n, self._path(n), by)
 
     def waiting(self) -> list[Attempt]:
@@ -62,7 +62,7 @@ class Queue(Slot):
         """
         try:
             outcome = Outcome(state=state, ended_at=clock.utc_now(), reason=reason)
-            self.finish(ticket, outcome)
+            self.finish(ticket, outcome, is_settled=False)
         except (FencedError, NotFoundError):
             pass
 

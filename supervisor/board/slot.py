@@ -76,8 +76,12 @@ class Slot:
             raise NotFoundError(f"{self.label} has no attempt {n}")
         return self._read(n)
 
-    def claim(self, n: int, by: Owner) -> Attempt:
+    def claim(self, n: int, by: Owner, *, is_settled: bool = True) -> Attempt:
         """Claims attempt n. Of all who try, one wins.
+
+        Args:
+            is_settled: False: until `settle`, a power cut may undo it. To everybody else it is
+                there at once in either case.
 
         Raises:
             HeldError: another has it, or the attempt before it has not ended; says who.
@@ -104,15 +108,24 @@ class Slot:
             except BaseException:
                 disk.remove(tmp)
                 raise
-            disk.sync_published(self._attempts)
-        return Attempt(self.label, n, path, by)
+        made = Attempt(self.label, n, path, by)
+        if is_settled:
+            self.settle(made)
+        return made
 
-    def claim_next(self, by: Owner) -> Attempt:
-        """Claims the attempt after the latest. Raises as `claim`."""
-        return self.claim(next_number(self.latest()), by)
+    def claim_next(self, by: Owner, *, is_settled: bool = True) -> Attempt:
+        """Claims the attempt after the latest. As `claim`."""
+        return self.claim(next_number(self.latest()), by, is_settled=is_settled)
 
-    def finish(self, attempt: Attempt, outcome: Outcome) -> Attempt:
+    def settle(self, attempt: Attempt) -> None:
+        """Makes a claim, or the outcome of an attempt that has one, outlast a power cut."""
+        disk.sync_published(attempt.path if attempt.has_ended else self._attempts)
+
+    def finish(self, attempt: Attempt, outcome: Outcome, *, is_settled: bool = True) -> Attempt:
         """Ends an attempt. The first outcome is the outcome.
+
+        Args:
+            is_settled: as for `claim`.
 
         Raises:
             FencedError: it has one already, and that stands; says which.
@@ -133,8 +146,10 @@ class Slot:
                 raise self._fenced(attempt.n) from None
             finally:
                 disk.remove(tmp)
-            disk.sync_published(attempt.path)
-        return Attempt(self.label, attempt.n, attempt.path, attempt.owner, outcome)
+        ended = Attempt(self.label, attempt.n, attempt.path, attempt.owner, outcome)
+        if is_settled:
+            self.settle(ended)
+        return ended
 
     def _path(self, n: int) -> str:
         return os.path.join(self._attempts, attempt_name(n))

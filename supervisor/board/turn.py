@@ -55,7 +55,11 @@ def take(board: Board, owner: Owner, ticket: int | None = None) -> Attempt:
             hint="one writer at a time, in the order of asking: try again later",
         )
     try:
-        turn = board.turns.claim_next(msgspec.structs.replace(owner, snapshot=None, inputs=()))
+        turn = board.turns.claim_next(
+            msgspec.structs.replace(owner, snapshot=None, inputs=()),
+            # A power cut that undoes it ends its holder, too, where that is a process.
+            is_settled=owner.lease_s is not None,
+        )
     except HeldError:
         latest = holder(board)
         raise HeldError(
@@ -134,6 +138,8 @@ def give_back(board: Board, turn: Attempt, state: AttemptState = AttemptState.RE
         BoardError: that cannot be written.
     """
     try:
-        board.turns.finish(turn, Outcome(state=state, ended_at=clock.utc_now()))
+        outcome = Outcome(state=state, ended_at=clock.utc_now())
+        # Whoever finds it open after a power cut finds that its holder is dead, or has ended.
+        board.turns.finish(turn, outcome, is_settled=False)
     except FencedError:
         pass  # taken away by force, or we were taken for dead

@@ -129,9 +129,11 @@ class Hold:
         stdio: tuple[int | None, int, int],
         lock: IO[bytes],
         top: str,
+        await_view: Callable[[], None],
         meanwhile: Callable[[], None],
     ) -> Held:
-        """Runs the command of a lane of the repository at `top`, once `meanwhile` has returned.
+        """Runs the command of a lane of the repository at `top`, once `await_view` and `meanwhile`
+        have returned.
 
         Raises JailError where it cannot be held.
         """
@@ -144,8 +146,10 @@ class Hold:
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
+                await_sources=await_view,
                 meanwhile=meanwhile,
             )
+        await_view()
         meanwhile()
         system = survey.around(SYSTEM, (*seen.hidden, ground.user_home, top))
         return ward.start(

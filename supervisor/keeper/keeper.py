@@ -133,7 +133,8 @@ def _attempt(
         after=lineage.after_for(seen.graph, phase, seen.phases),
         revision=seen.record.revision,
     )
-    attempt = slot.claim(order.n, owner)
+    # Before its command begins it is settled (`Run`): the disk works while the lane is made.
+    attempt = slot.claim(order.n, owner, is_settled=False)
     give_way(sprint, phase, attempt)
     sprint.journal.note(
         "attempt.claimed",
@@ -144,7 +145,7 @@ def _attempt(
         access=phase.access,
         round=seen.phases[phase.name].round if seen.phases[phase.name].round > 1 else None,
     )
-    run = Run(board, seen.record, sprint, phase, attempt, order, features, server)
+    run = Run(board, seen.record, sprint, slot, phase, attempt, order, features, server)
     try:
         outcome = run.carry_out()
     except WithdrawnError:
@@ -158,9 +159,10 @@ def _attempt(
         outcome = _failed(f"a fault in nanosup: {type(error).__name__}: {error}")
 
     def finish() -> Attempt:
+        done = outcome
         if outcome.state is AttemptState.COMPLETED:
-            return slot.finish(attempt, attest(board, sprint, phase, attempt, outcome))
-        return slot.finish(attempt, outcome)
+            done = attest(board, sprint, phase, attempt, outcome)
+        return slot.finish(attempt, done, is_settled=False)
 
     try:
         ended = room.patiently(
@@ -179,6 +181,7 @@ def _attempt(
         commit=outcome.sealed.commit if outcome.sealed else None,
         verdict=outcome.verdict,
     )
+    slot.settle(ended)  # whoever waits for it has been told, and need not wait for the disk
     if outcome.sealed is not None:
         publish_all(repository.find(Path(order.top)), observe(sprint))
     return ended

@@ -28,6 +28,7 @@ from supervisor.board.attempt import Attempt
 from supervisor.board.board import Board, SprintDir
 from supervisor.board.owner import stamp
 from supervisor.board.pause import paused_question
+from supervisor.board.slot import Slot
 from supervisor.errors import ArtifactError
 from supervisor.keeper import credential
 from supervisor.keeper.bounds import Bounds, bounded
@@ -67,6 +68,7 @@ class Run:
         board: Board,
         record: Sprint,
         sprint: SprintDir,
+        slot: Slot,
         phase: Phase,
         attempt: Attempt,
         order: Order,
@@ -76,6 +78,7 @@ class Run:
         self._board = board
         self._record = record
         self._sprint = sprint
+        self._slot = slot
         self._phase = phase
         self._attempt = attempt
         self._order = order
@@ -129,14 +132,14 @@ class Run:
                     tell=self._tell,
                 )
             )
-            server.await_ready()
             jailed = hold.start(
                 bounds.of_lane(seen),
                 ground,
                 stdio=session.stdio(uid, gid),
                 lock=lock,
                 top=str(repo.root),
-                meanwhile=lambda: self._make_git(repo, uid, gid),
+                await_view=server.await_ready,
+                meanwhile=lambda: self._make_ready(repo, uid, gid),
             )
             stack.enter_context(jailed)
             server.attend(jailed.pid)
@@ -222,6 +225,11 @@ class Run:
         check_network(tier, self._phase)
         name = lineage.layer_id(self._record.id, self._phase.name, self._attempt.n)
         return Hold(tier, self._features, self._board.path, name, uid, self._server)
+
+    def _make_ready(self, repo: Repository, uid: int, gid: int) -> None:
+        """What has to be done before the command begins, and can be while its jail is made."""
+        self._make_git(repo, uid, gid)
+        self._slot.settle(self._attempt)
 
     def _make_git(self, repo: Repository, uid: int, gid: int) -> None:
         """The lane's git directory. Its index and refs are made once a snapshot, and copied."""

@@ -133,9 +133,12 @@ def test_an_asker_killed_at_any_system_call_holds_nobody_up(tmp_path: Path, boar
         highest = ticket.n
         return ticket.n > before + 1
 
+    def ask_and_leave() -> None:
+        board.queue.leave(turn.ask(board, "victim"), AttemptState.RELEASED)
+
     board.prepare()
-    calls = at_each_call(tmp_path / "log", lambda: lambda: turn.ask(board, "victim"), check)
-    assert {"mkdir", "write", "fsync", "renameat2"} <= set(calls)
+    calls = at_each_call(tmp_path / "log", lambda: ask_and_leave, check)
+    assert {"mkdir", "write", "fsync", "renameat2", "link"} <= set(calls)
 
 
 def test_a_stopped_asker_keeps_its_place(board: Board) -> None:
