@@ -6,9 +6,10 @@ into an order in which it works, `bwrap_options` spells the rest for bwrap(1).
 
 from __future__ import annotations
 
+import functools
 import os.path
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sandbox.errors import JailError
@@ -133,7 +134,12 @@ def shown_at(spec: JailSpec, path: str) -> str | None:
 
     What `path` is on the host, symbolic links for instance, is not looked at.
     """
-    return _shown(operations(spec), path)
+    return shown_by(spec)(path)
+
+
+def shown_by(spec: JailSpec) -> Callable[[str], str | None]:
+    """`shown_at` for many paths of one jail."""
+    return functools.partial(_shown, operations(spec))
 
 
 def places_of(spec: JailSpec, paths: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from sandbox.errors import JailError
 from sandbox.jail.exposure import ENVIRONMENT, PROXIES, SECRETS
-from sandbox.jail.jail import Bind, File, JailSpec, Mask, Symlink, places_of, shown_at
+from sandbox.jail.jail import Bind, File, JailSpec, Mask, Symlink, places_of, shown_by
 
 RUNTIME = "/run/nanosup"  # where a lane finds what nanosup gives it
 INPUTS = f"{RUNTIME}/inputs"
@@ -330,11 +330,12 @@ def _proxied(way_out: WayOut) -> dict[str, str]:
 
 def visible_path(spec: JailSpec, path: str, lane_home: str) -> str:
     """The entries of PATH whose host content can be seen in the jail, and the usual ones."""
+    shown_at = shown_by(spec)
     kept = [
         entry
         for entry in path.split(":")
         if entry.startswith("/")
-        and (shown := shown_at(spec, os.path.normpath(entry))) is not None
+        and (shown := shown_at(os.path.normpath(entry))) is not None
         and not _below(shown, lane_home)
     ]
     return ":".join(dict.fromkeys([*kept, *_DEFAULT_PATH.split(":")]))

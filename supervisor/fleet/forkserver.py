@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NoReturn
 
 # Not used here: what keepers need that takes long to import.
@@ -26,12 +27,24 @@ from sandbox.probe import host
 from sandbox.tiers.tier import Tier, available
 from supervisor.board.board import SprintDir
 from supervisor.fleet.memory import Memory
-from supervisor.fleet.rehearsal import rehearse
+from supervisor.fleet.rehearsal import rehearse, rehearse_mount
 from supervisor.keeper import keeper
 from supervisor.keeper.mount import Server
 from supervisor.keeper.order import Order
 
-Training = Callable[[Callable[[], bool]], None]
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What is done before there is an order.
+
+    Attributes:
+        keeper: by the keeper; is given a question, whether one has come.
+        server: by the server that stands by for it.
+    """
+
+    keeper: Callable[[Callable[[], bool]], None] = lambda _has_come: None
+    server: Callable[[], None] = lambda: None
+
 
 _IDLE_S = 0.03
 
@@ -41,7 +54,7 @@ class Recruit:
     or ends where it is given none.
 
     Args:
-        train: what it does before it waits for that; is given a question, whether it has come.
+        training: what it does before it waits for that.
         known: what is known of a sprint already.
         leave: closes what is not for it.
 
@@ -54,7 +67,7 @@ class Recruit:
     def __init__(
         self,
         features: Features,
-        train: Training,
+        training: Training,
         known: SprintDir | None,
         *,
         leave: Callable[[], None],
@@ -70,7 +83,7 @@ class Recruit:
             try:
                 leave()
                 self._orders.close()
-                _serve(features, train, known, orders)
+                _serve(features, training, known, orders)
             finally:
                 os._exit(1)
         orders.close()
@@ -95,13 +108,13 @@ class Recruit:
 
 
 def _serve(
-    features: Features, train: Training, known: SprintDir | None, orders: socket.socket
+    features: Features, training: Training, known: SprintDir | None, orders: socket.socket
 ) -> NoReturn:
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # The sooner it is forked, the less of what a keeper touches do both of them have.
-    ahead = Server() if Tier.FUSE in available(features) else None
-    train(lambda: readable(orders.fileno(), 0))
+    ahead = Server(train=training.server) if Tier.FUSE in available(features) else None
+    training.keeper(lambda: readable(orders.fileno(), 0))
     with orders, orders.makefile("rb") as lines:
         order = lines.readline()
     if not order.endswith(b"\n"):
@@ -114,9 +127,10 @@ def serve(requests: socket.socket, state: str, top: str) -> None:
     features = host.probe(state)
     os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
 
-    def train(enough: Callable[[], bool]) -> None:
-        rehearse(state, top, features, enough=enough)
-
+    spare_training = Training(
+        keeper=lambda enough: rehearse(state, top, features, enough=enough),
+        server=lambda: rehearse_mount(top),
+    )
     rehearse(state, top, features)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: keepers report on the board
     gc.collect()
@@ -133,7 +147,7 @@ def serve(requests: socket.socket, state: str, top: str) -> None:
         if spare is None and not readable(requests.fileno(), _IDLE_S):
             memory.refresh()
             try:
-                spare = Recruit(features, train, memory.sprint, leave=leave)
+                spare = Recruit(features, spare_training, memory.sprint, leave=leave)
             except OSError:
                 pass  # another moment will do
         line = lines.readline()
@@ -143,7 +157,7 @@ def serve(requests: socket.socket, state: str, top: str) -> None:
             taken = spare
         else:
             try:
-                taken = Recruit(features, lambda _: None, memory.sprint, leave=leave)
+                taken = Recruit(features, Training(), memory.sprint, leave=leave)
             except OSError as error:
                 requests.sendall(f"{error.strerror}\n".encode())
                 continue

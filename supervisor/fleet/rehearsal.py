@@ -20,6 +20,7 @@ from sandbox.errors import SandboxError
 from sandbox.jail import launch, namespace, survey, view
 from sandbox.jail.feature import Features
 from sandbox.jail.jail import Bind
+from sandbox.mount import rehearsal as mount
 from sandbox.repository import gitdir, repository
 from supervisor import clock
 from supervisor.artifacts import provenance
@@ -59,6 +60,15 @@ def rehearse(
         finally:
             shutil.rmtree(place, ignore_errors=True)  # or `sweep` does, where we are killed
     except (OSError, SandboxError, SupervisorError):
+        pass
+
+
+def rehearse_mount(top: str) -> None:
+    """Opens the repository at `top` as the server of a lane does. As `rehearse`."""
+    try:
+        repo = repository.find(Path(top))
+        mount.rehearse(str(repo.common_dir), repo.tree)
+    except (OSError, SandboxError):
         pass
 
 

@@ -7,6 +7,7 @@ import pickle
 import signal
 import socket
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -71,9 +72,12 @@ class Server:
     Args:
         spec: what to serve; None: it stands by until `serve`. The sooner it is forked, the less
             memory has it of what the keeper has touched, and the less has the keeper to copy.
+        train: what it does before it stands by.
     """
 
-    def __init__(self, spec: MountSpec | None = None) -> None:
+    def __init__(
+        self, spec: MountSpec | None = None, *, train: Callable[[], None] = lambda: None
+    ) -> None:
         self._ready, ready = os.pipe()
         self._orders, orders = socket.socketpair()
         keeper = os.getpid()
@@ -92,6 +96,7 @@ class Server:
             try:
                 os.close(self._ready)
                 self._orders.close()
+                train()
                 _stand_by(keeper, orders, ready, self._counter)
             finally:
                 os._exit(1)
