@@ -32,6 +32,11 @@ _BACKING_MAP = struct.Struct("=iIQ")  # fd flags padding
 # less than a backing file does. A larger one is read as fast as its disk is, and held once.
 _LARGE_BYTES = 1 << 20
 
+# fcntl(2) takes these away from a file that is open, but not from its backing file, which would
+# go on appending, and refusing what is not aligned: dd(1) ends a direct copy in that way. So who
+# opens a file with them is served as ever, request by request.
+_REVOCABLE = os.O_APPEND | os.O_DIRECT
+
 # Whether writing clears these depends on who writes, which a backing file does not see.
 _PRIVILEGE = stat.S_ISUID | stat.S_ISGID
 
@@ -73,11 +78,11 @@ class Passthrough:
 
     def created(self, handle: Handle, flags: int, uid: int) -> Opened:
         """A file was created and opened by `uid`."""
-        if flags & os.O_ACCMODE == os.O_WRONLY:
+        if flags & (os.O_ACCMODE | _REVOCABLE) == os.O_WRONLY:
             self._begin(handle, uid)
             if handle.backing:
                 self._written[handle] = _EMPTY
-        return self._answer(handle)
+        return self._answer(handle, flags)
 
     def opened(self, handle: Handle, flags: int, uid: int) -> Opened:
         """A file was opened by `uid`."""
@@ -87,6 +92,8 @@ class Passthrough:
             others = node.extras().handles
             if len(others) > 1:
                 handle.backing = others[0].backing
+            elif flags & _REVOCABLE:
+                pass
             elif mode == os.O_WRONLY or (
                 mode == os.O_RDONLY and os.fstat(handle.fd).st_size >= _LARGE_BYTES
             ):
@@ -94,9 +101,9 @@ class Passthrough:
             if handle.backing and mode == os.O_RDWR and node.ino not in self.unseen:
                 self.unseen.add(node.ino)
                 self._notify(wire.invalidation(node.ino, attributes_only=True))
-            if handle.backing and mode != os.O_RDONLY:
+            if handle.backing and mode != os.O_RDONLY and not flags & _REVOCABLE:
                 self._written[handle] = _state(handle)
-        return self._answer(handle)
+        return self._answer(handle, flags)
 
     def released(self, handle: Handle) -> None:
         """A file that is passed through is about to be released."""
@@ -125,7 +132,10 @@ class Passthrough:
             self._counts[Kind.WRITE] += 1
             self._counts[Kind.WRITE_BYTES] += max(0, now[0] - before[0])
 
-    def _answer(self, handle: Handle) -> Opened:
+    def _answer(self, handle: Handle, flags: int) -> Opened:
+        if handle.backing and flags & _REVOCABLE:
+            # It is mapped as the others are, but read and written by requests.
+            return wire.FOPEN_PASSTHROUGH | wire.FOPEN_DIRECT_IO, handle.backing
         if handle.backing:
             # Without FOPEN_KEEP_CACHE the kernel drops the pages that it has in the mount's cache.
             return wire.FOPEN_PASSTHROUGH, handle.backing

@@ -83,6 +83,7 @@ CREATE_OUT = struct.Struct(f"=IiQ{_ENTRY}{_ATTR}QII")
 DIRENT = struct.Struct("=QQII")
 DIRENT_PLUS = struct.Struct(f"={_ENTRY}{_ATTR}QQII")
 
+FOPEN_DIRECT_IO = 1 << 0
 FOPEN_KEEP_CACHE = 1 << 1
 FOPEN_NOFLUSH = 1 << 5
 FOPEN_PASSTHROUGH = 1 << 7

@@ -6,6 +6,7 @@ kind and with mappings that outlive them, and every answer compared.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import shutil
@@ -147,6 +148,15 @@ class TwoSides(RuleBasedStateMachine):
     @rule(file=files, size=st.sampled_from((0, 1, 4095, 4096, 5000, 100_000)))
     def truncate(self, file: Open, size: int) -> None:
         self.same_fd(file, os.ftruncate, size)
+
+    @rule(file=files, data=st.sampled_from((b"in sequence", b"s" * 5000)))
+    def write_on(self, file: Open, data: bytes) -> None:
+        self.same_fd(file, os.write, data)
+
+    @rule(file=files)
+    def append_or_no_more(self, file: Open) -> None:
+        for fd in file.fds:
+            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) ^ os.O_APPEND)
 
     @rule(file=files)
     def allocate(self, file: Open) -> None:
@@ -360,6 +370,22 @@ def test_pages_of_before_are_not_shown_after_a_write_past_them(mounted: Served) 
     os.close(fd)
     assert path.read_bytes()[:5] == b"other"
     assert path.read_bytes()[5:] == (b"lower\n" * 1000)[5:]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("flag", [os.O_APPEND, os.O_DIRECT])
+def test_what_fcntl_takes_back_is_gone(mounted: Served, flag: int, others: int) -> None:
+    """dd(1) takes O_DIRECT back to write what is left when no whole block is."""
+    path = mounted.mountpoint / "lower"
+    writers = [os.open(path, os.O_WRONLY) for _ in range(others)]
+    writers.append(os.open(path, os.O_WRONLY | os.O_TRUNC | flag))
+    blocks = mmap.mmap(-1, 8192)
+    assert os.writev(writers[-1], [blocks]) == 8192
+    fcntl.fcntl(writers[-1], fcntl.F_SETFL, 0)
+    for at, fd in enumerate(writers):
+        assert os.pwrite(fd, b"new", at) == 3
+        os.close(fd)
+    assert path.read_bytes() == (b"nnew" if others else b"new").ljust(8192, b"\0")
 
 
 def test_server_stays_until_the_jail_is_dead_that_may_still_write(tmp_path: Path) -> None:
