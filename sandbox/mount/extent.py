@@ -67,8 +67,8 @@ class Extents:
             found = os.lseek(handle.fd, offset, whence)
         else:
             size = self._overlay.blobs.size(handle.node)
-            if offset >= size:
-                raise OSError(errno.ENXIO, "behind the end")
+            if not 0 <= offset < size:
+                raise OSError(errno.ENXIO, "outside of the file")
             found = offset if whence == os.SEEK_DATA else size
         self._send(wire.LSEEK_OUT.pack(wire.LSEEK_OUT.size, 0, unique, found))
         return True

@@ -66,7 +66,7 @@ SETATTR_IN = struct.Struct("=IIQQQQQQIIIIIIII")
 FORGET_IN = struct.Struct("=Q")
 FORGET_ONE = struct.Struct("=QQ")
 FALLOCATE_IN = struct.Struct("=QQQII")  # fh offset length mode padding
-LSEEK_IN = struct.Struct("=QQII")  # fh offset whence padding
+LSEEK_IN = struct.Struct("=QqII")  # fh offset whence padding
 LSEEK_OUT = struct.Struct("=IiQQ")
 # fh and offset of the source; node, fh and offset of the target; length flags
 COPY_FILE_RANGE_IN = struct.Struct("=QQQQQQQ")

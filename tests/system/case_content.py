@@ -53,6 +53,7 @@ def files(root: Path) -> None:
 def offsets(probe: Probe) -> None:
     """read, write and lseek where something is odd."""
     fd = probe.opened("open", "file", os.O_RDWR)
+    reading = probe.opened("open to read", "sparse", os.O_RDONLY)
     for label, act in {
         "read past the end": lambda: os.pread(fd, 10, 1 << 30),
         "read at the end": lambda: os.pread(fd, 10, 16384 - 3),
@@ -72,6 +73,10 @@ def offsets(probe: Probe) -> None:
         "seek data past the end": lambda: os.lseek(fd, 1 << 30, os.SEEK_DATA),
         "seek hole past the end": lambda: os.lseek(fd, 1 << 30, os.SEEK_HOLE),
         "seek data": lambda: os.lseek(fd, 10, os.SEEK_DATA),
+        "seek data before": lambda: os.lseek(fd, -1, os.SEEK_DATA),
+        "seek hole before": lambda: os.lseek(fd, -1, os.SEEK_HOLE),
+        "seek data before a reader's": lambda: os.lseek(reading, -1, os.SEEK_DATA),
+        "seek hole before a reader's": lambda: os.lseek(reading, -1, os.SEEK_HOLE),
         "ftruncate": lambda: os.ftruncate(fd, 50),
         "ftruncate negative": lambda: os.ftruncate(fd, -1),
         "ftruncate huge": lambda: os.ftruncate(fd, 1 << 62),
