@@ -33,21 +33,33 @@ def can_zero(directory: Path) -> bool:
 
 
 class Exerciser:
-    """Does the same to a file and to a bytearray."""
+    """Does the same to a file and to a bytearray.
 
-    def __init__(self, path: Path, model: bytearray, seed: int, *, zeroes: bool) -> None:
+    `is_passed_through`: first it is opened for writing alone, so that the kernel reads and writes
+    it by itself, where it can, whoever else opens it.
+    """
+
+    def __init__(
+        self, path: Path, model: bytearray, seed: int, *, zeroes: bool, is_passed_through: bool
+    ) -> None:
         self.zeroes = zeroes
+        self.is_passed_through = is_passed_through
         self.path = path
         self.model = model
         self.chosen = random.Random(seed)
-        self.buffered = os.open(path, os.O_RDWR)
-        self.direct = os.open(path, os.O_RDWR | os.O_DIRECT)
         self.aligned = mmap.mmap(-1, 16 * _PAGE)
         self.log: list[tuple[object, ...]] = []
+        self.open()
+
+    def open(self) -> None:
+        self.writers = [os.open(self.path, os.O_WRONLY)] if self.is_passed_through else []
+        self.buffered = os.open(self.path, os.O_RDWR)
+        self.writers.append(self.buffered)
+        self.direct = os.open(self.path, os.O_RDWR | os.O_DIRECT)
 
     def close(self) -> None:
-        os.close(self.buffered)
-        os.close(self.direct)
+        for fd in (*self.writers, self.direct):
+            os.close(fd)
 
     def extent(self, limit: int) -> tuple[int, int]:
         at = self.chosen.randrange(limit) if limit else 0
@@ -76,7 +88,7 @@ class Exerciser:
         at, count = self.extent(_LIMIT_BYTES)
         data = self.data(count)[:count]
         self.log.append(("write", at, count))
-        assert os.pwrite(self.buffered, data, at) == count
+        assert os.pwrite(self.chosen.choice(self.writers), data, at) == count
         self.store(at, data)
 
     def read_direct(self) -> None:
@@ -194,8 +206,7 @@ class Exerciser:
     def reopen(self) -> None:
         self.log.append(("reopen",))
         self.close()
-        self.buffered = os.open(self.path, os.O_RDWR)
-        self.direct = os.open(self.path, os.O_RDWR | os.O_DIRECT)
+        self.open()
 
     def forget(self) -> None:
         self.log.append(("drop the page cache",))
@@ -235,9 +246,10 @@ def stage(tmp_path: Path) -> Stage:
     return staged(tmp_path)
 
 
+@pytest.mark.parametrize("is_passed_through", [False, True])
 @pytest.mark.parametrize("name", ["git", "layer", "sparse", "born"])
 def test_a_file_is_always_what_was_written(
-    stage: Stage, name: str, request: pytest.FixtureRequest
+    stage: Stage, name: str, is_passed_through: bool, request: pytest.FixtureRequest
 ) -> None:
     layer = stage.directory("layer")
     (layer / "layer").write_bytes(b"layer" * 40_000)
@@ -254,7 +266,7 @@ def test_a_file_is_always_what_was_written(
         if name == "born":
             path.touch()
         model = bytearray(path.read_bytes())
-        exerciser = Exerciser(path, model, seed, zeroes=zeroes)
+        exerciser = Exerciser(path, model, seed, zeroes=zeroes, is_passed_through=is_passed_through)
         for _ in range(50_000 if is_long else 400):
             exerciser.step()
         exerciser.close()
