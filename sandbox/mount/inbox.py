@@ -69,6 +69,7 @@ class Inbox:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EAGAIN):
                 return 0
-            if error.errno == errno.ENODEV:
+            # ECONNABORTED: root has aborted the connection, or unmounted by force (fuse_dev_read).
+            if error.errno in (errno.ENODEV, errno.ECONNABORTED):
                 raise loop.ClosedResourceError from None
             raise
