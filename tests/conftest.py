@@ -10,6 +10,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A slow or busy host is no defect of what is tested, and examples that fail only by the clock are
+# reported as flaky. What hangs is ended from outside.
+settings.register_profile("nanosup", deadline=None)
+settings.load_profile("nanosup")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
