@@ -20,8 +20,10 @@ CODE = Path("textkit/text.py")
 EXPORTS = Path("textkit/__init__.py")
 TESTS = Path("tests/test_text.py")
 
-# How long the reviewer goes on looking at its tree, for somebody to try to move it meanwhile.
+# How long the reviewer goes on looking at its tree, for somebody to try to move it meanwhile: on a
+# slow machine that takes longer too, so at least for as many times as its first look took.
 WATCH_S = 2.5
+WATCH_LOOKS = 20
 
 FUNCTION = '''
 
@@ -235,11 +237,14 @@ def ship() -> None:
 
 
 def watch_the_tree() -> tuple[set[str], dict[str, object]]:
-    """Looks at all there is, again and again, for WATCH_S. Returns the paths that appeared."""
-    first, began, looks = tree(), time.time(), 0
+    """Looks at all there is, again and again. Returns the paths that appeared."""
+    before = time.monotonic()
+    first = tree()
+    watch_s = max(WATCH_S, WATCH_LOOKS * (time.monotonic() - before))
+    began, looks = time.time(), 0
     say("watching the tree")
     appeared: set[str] = set()
-    while time.time() < began + WATCH_S:
+    while time.time() < began + watch_s:
         appeared |= tree() - first
         looks += 1
         time.sleep(0.05)
