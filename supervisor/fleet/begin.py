@@ -62,7 +62,6 @@ def run(here: Place, template: Template, ask: Ask) -> int:
         board.prepare()  # one that cannot be written at all is to be called that
     held = enforced(features, wanted)
     stack = wanted.workspace.stack if ask.stack is None else ask.stack
-    _warn_of_dirt(repo, wanted)
     if held is not tier.Tier.FUSE:
         print(f"nanosup: {tier.describe(held)}", file=sys.stderr)
     is_plain = ask.plain or ask.detach or not sys.stdout.isatty()
@@ -72,6 +71,8 @@ def run(here: Place, template: Template, ask: Ask) -> int:
         # the second is to find the sprints of the first, and that they are run.
         beginning.enter_context(sprint.beginning(board))
         planned = plan(board, repo, wanted, ask.goals, stack=stack)
+        if any(one.sprint is None or one.is_new for one in planned):
+            _warn_of_dirt(repo, wanted)
         for one in planned:
             if one.sprint is not None:
                 # A keeper may have been killed just before it did.

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -117,6 +118,23 @@ def test_changes_that_are_not_committed_are_allowed_but_said(tmp_path: Path) -> 
     assert done.returncode == 0
     assert "changes that are not committed" in done.stderr
     assert fleet.run("logs", "p").stdout == "hello\n"
+
+
+def test_who_goes_on_is_not_told_that_a_sprint_starts_without_them(tmp_path: Path) -> None:
+    fleet = Fleet(
+        tmp_path / "repo", agent("a", "test $NANOSUP_ATTEMPT = 2 || sleep 60") + phase("p")
+    )
+    assert fleet.run("up", "--detach").returncode == 0
+    while fleet.states("p") != ["running"]:
+        time.sleep(0.05)
+    fleet.run("down")
+    (fleet.top / "readme").write_text("changed\n")
+
+    done = fleet.run("up")
+
+    assert done.returncode == 0
+    assert "going on with sprint" in done.stderr
+    assert "not committed" not in done.stderr
 
 
 def test_working_tree_snapshot_takes_them_along(tmp_path: Path) -> None:
