@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -83,6 +84,12 @@ def attempt(
         return act
 
     return declare
+
+
+def since(major: int, minor: int) -> str:
+    """Who succeeds with a system call that is as old as this Linux: before it, nobody."""
+    release = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+    return ANY if release >= (major, minor) else NEVER
 
 
 def check(result: int) -> int:

@@ -62,6 +62,7 @@ def filters(context: Context) -> str:
     payload = _payload(context)
     Path(".gitattributes").write_text("* filter=evil\n")
     _config(f"filter.evil.clean={payload}", f"filter.evil.smudge={payload}")
+    os.utime(__file__)  # git reads, and so filters, only what is not as its index says
     return LATER
 
 

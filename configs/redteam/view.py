@@ -14,7 +14,19 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from base import ANY, NEVER, READ, ROOT, Context, Stopped, attempt, check, libc, syscall
+from base import (
+    ANY,
+    NEVER,
+    READ,
+    ROOT,
+    Context,
+    Stopped,
+    attempt,
+    check,
+    libc,
+    since,
+    syscall,
+)
 
 _READERS = (READ,)
 VICTIM = "victim.txt"
@@ -167,7 +179,7 @@ def fchmod(context: Context) -> str:
     return "changed"
 
 
-@reader("fchmodat2 with O_PATH")
+@reader("fchmodat2 with O_PATH", control=since(6, 6))
 def fchmodat2(context: Context) -> str:
     fd = os.open(VICTIM, os.O_PATH)
     syscall(452, 452, fd, b"", 0o644, 0x1000)
