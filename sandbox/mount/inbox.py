@@ -16,7 +16,7 @@ from sandbox.mount import loop
 from sandbox.syscalls import reader
 
 # Each takes about a microsecond; a sleeper takes some 50 to be up again.
-_LOOKS = 32
+_LOOKS = 96
 _SOON_NS = 50_000
 
 
