@@ -56,6 +56,11 @@ class Bounds:
             memory_bytes=None if self.memory_bytes is None else max(self.memory_bytes // 2, 1),
         )
 
+    @property
+    def are_looked_after(self) -> bool:
+        """Whether one of them holds only as often as somebody looks."""
+        return self.plan.disk is not None
+
     def looked_after(self, refresh: Callable[[], None]) -> Callable[[], Cause | None]:
         """`refresh`, and a look at whether the lane has more on disk than it may."""
 

@@ -144,7 +144,8 @@ class Run:
             stack.enter_context(jailed)
             server.attend(jailed.pid)
             lane_pulse = self._announce(jailed.pid, server)
-            ending = session.watch(vigil, jailed, server, bounds.looked_after(lane_pulse.refresh))
+            look = bounds.looked_after(lane_pulse.refresh)
+            ending = session.watch(vigil, jailed, server, look, always=bounds.are_looked_after)
             if not ending.stuck:
                 jailed.kill()
                 self.end = jailed.wait()

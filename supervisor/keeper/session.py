@@ -109,9 +109,16 @@ class Session:
         return None, self._logs[0].fd, self._logs[1].fd
 
     def watch(
-        self, vigil: Vigil, child: Held, server: Mount, refresh: Callable[[], Cause | None]
+        self,
+        vigil: Vigil,
+        child: Held,
+        server: Mount,
+        refresh: Callable[[], Cause | None],
+        *,
+        always: bool,
     ) -> Ending:
-        """Watches the command to its end. What it left running, or cannot be killed, is told."""
+        """Watches the command to its end (`Vigil.keep`). What it left running, or cannot be
+        killed, is told."""
         self._oom = OomWatch(child.agent or child.pid)
         self._stack.callback(self._oom.close)
         fds = [opened.fd for opened in self._logs]
@@ -126,7 +133,9 @@ class Session:
             operations=server.operations,
             beat=self._beat,
         )
-        self._ending = vigil.keep(child, server, sample=sample, refresh=refresh, logs=logs)
+        self._ending = vigil.keep(
+            child, server, sample=sample, refresh=refresh, always=always, logs=logs
+        )
         self._result = finale.result if finale is not None else None
         if denied := child.denied:
             self._tell("jail.denied", calls=denied)

@@ -19,11 +19,11 @@ from supervisor.keeper import withdrawal
 from supervisor.keeper.halt import Halt
 from supervisor.keeper.log import Logs
 from supervisor.keeper.mount import Mount
+from supervisor.keeper.rounds import OFTEN_S, Rounds
 from supervisor.keeper.sign import Pulse
 from supervisor.model.ending import Cause, Ending
 from supervisor.model.phase import Phase
 
-_REFRESH_S = 5.0
 _TEND_S = 0.2  # what a busy log may wait, and how seldom a flood of output wakes its keeper
 _DEATH_S = 10.0  # SIGKILL takes milliseconds, unless a process is in the kernel (state D)
 _STOPPED = ("T", "t")
@@ -95,14 +95,16 @@ class Vigil:
         *,
         sample: Callable[[], object],
         refresh: Callable[[], Cause | None],
+        always: bool = False,
         logs: Logs | None = None,
     ) -> Ending:
         """Returns when the command has ended; nothing of the jail is then left, but what is stuck.
 
         Args:
             sample: what has to change for the lane not to be taken for stalled (`sign.of`).
-            refresh: called every few seconds, to tell people how the lane is doing; says why it
-                has to be ended, if it has.
+            refresh: called now and then (`Rounds`), to tell people how the lane is doing; says why
+                it has to be ended, if it has.
+            always: as often in a lane in which nothing seems to happen.
             logs: to be tended; None in the foreground.
         """
         poll = select.poll()
@@ -114,7 +116,7 @@ class Vigil:
         deadline = now + self._phase.timeout_s
         stall_s = self._phase.stall_s
         pulse = Pulse(stall_s, sample, now, clock.suspended_s()) if stall_s is not None else None
-        refresh_at = now + _REFRESH_S
+        rounds = Rounds(now, always=always)
         halt = self._halt = Halt(self._is_paused, Freezer(child.processes), self._note_halt)
         tend_at: float | None = None
         while child.poll() is None:
@@ -126,20 +128,20 @@ class Vigil:
                     deadline += stood_s
                     if pulse is not None:
                         pulse.begin_anew(now, clock.suspended_s())
-            if now >= refresh_at:
-                self._operations = server.operations()
+            if now >= rounds.due_s:
+                before, self._operations = self._operations, server.operations()
+                rounds.made(now, quiet=self._operations == before and not self._stopped)
                 cause = refresh()
                 if cause is not None and self._cause is None:
                     self._end(child, cause)
                 if not halt.is_on:
                     self._look_whether_stopped(child)
-                refresh_at = now + _REFRESH_S
             if logs is not None and tend_at is not None and now >= tend_at:
                 if logs.tend(now):
                     poll.register(logs.fileno(), select.POLLIN)
                     tend_at = None
                 else:
-                    tend_at = now + _REFRESH_S
+                    tend_at = now + OFTEN_S
             if child.has_exited and self._stuck_at is None:
                 self._stuck_at = now + _DEATH_S
             if self._stuck_at is not None and now >= self._stuck_at:
@@ -159,16 +161,17 @@ class Vigil:
                     self._end(child, Cause.STALL)
                 elif logs is not None and self._is_done(logs, now):
                     self._end(child, Cause.DONE)
-            limits = [self._kill_at, self._stuck_at, refresh_at, tend_at]
+            limits = [self._kill_at, self._stuck_at, rounds.due_s, tend_at]
             if self._cause is None and not halt.is_on:
                 limits.append(deadline)
                 limits.append(pulse.due_s if pulse is not None else None)
                 limits.append(logs.finale.due_s if logs is not None and logs.finale else None)
             waits = [limit - now for limit in limits if limit is not None and limit > now]
-            ready = {fd for fd, _ in poll.poll(min(waits, default=_REFRESH_S) * 1000 + 1)}
+            ready = {fd for fd, _ in poll.poll(min(waits, default=OFTEN_S) * 1000 + 1)}
             if logs is not None and logs.fileno() in ready:
                 poll.unregister(logs.fileno())
                 tend_at = time.monotonic() + _TEND_S
+                rounds.stir(now)
             if self._wakeup in ready:
                 self._answer(child)
             if server.fileno() in ready:
