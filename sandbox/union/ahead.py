@@ -71,7 +71,7 @@ class Ahead:
     def take(self, node: Node) -> bytes | None:
         """The content of a file that is asked for, if it has been read ahead."""
         directory = node.parent
-        if directory is None or directory.children is None:
+        if directory is None or directory.children is None or _is_gits(node):
             return None
         track = self._tracks.get(directory.ino)
         if track is None:
@@ -103,11 +103,7 @@ class Ahead:
         track = self._tracks[directory.ino] = _Track(filter(_is_blob, children))
         if len(self._tracks) > _DIRECTORIES:
             self._tracks.popitem(last=False)
-        # Who begins with the first file is likely to want them all.
-        if track.find(node, 1):
-            self.due = track
-            return
-        track.following = filter(_is_blob, children)
+        # A single file says nothing: the second in order will.
         track.find(node, _FIRST)
 
 
@@ -117,4 +113,10 @@ def _is_blob(node: Node) -> bool:
         and stat.S_ISREG(node.mode)
         and not isinstance(node, Answer)
         and node.oid is not None
+        and not _is_gits(node)
     )
+
+
+def _is_gits(node: Node) -> bool:
+    """Whether git itself reads it in every directory (`.gitignore`, `.gitattributes`)."""
+    return node.name.startswith(b".git")

@@ -51,15 +51,24 @@ class Tree:
         return data is not None
 
 
-def test_who_begins_with_the_first_file_finds_all_others_read() -> None:
+def test_who_reads_two_files_in_their_order_finds_all_others_read() -> None:
     tree = Tree(5)
-    assert [tree.ask(file) for file in tree.files()] == [False, True, True, True, True]
-    assert tree.read == tree.files()[1:]
+    assert [tree.ask(file) for file in tree.files()] == [False, False, True, True, True]
+    assert tree.read == tree.files()[2:]
 
 
-def test_who_begins_in_the_middle_has_to_go_on_once_first() -> None:
+def test_who_begins_in_the_middle_does_so_too() -> None:
     tree = Tree(9)
     assert [tree.ask(file) for file in tree.files()[4:]] == [False, False, True, True, True]
+
+
+def test_what_git_reads_in_every_directory_says_nothing() -> None:
+    tree = Tree(6)
+    files = tree.files()
+    files[0].name, files[1].name = b".gitattributes", b".gitignore"
+    assert [tree.ask(file) for file in files[:3]] == [False] * 3
+    assert tree.read == []
+    assert [tree.ask(file) for file in files[3:]] == [False, True, True]
 
 
 def test_a_single_file_has_nothing_else_read() -> None:
@@ -86,15 +95,16 @@ def test_who_reads_in_no_order_has_little_read_in_vain() -> None:
 def test_readers_of_several_directories_are_told_apart() -> None:
     tree = Tree(4, 4, 4)
     turns = zip(tree.files(0), tree.files(1), tree.files(2), strict=True)
-    assert [tree.ask(file) for turn in turns for file in turn] == [False] * 3 + [True] * 9
+    assert [tree.ask(file) for turn in turns for file in turn] == [False] * 6 + [True] * 6
 
 
 def test_what_many_directories_hold_is_let_go_of() -> None:
-    tree = Tree(*[2] * 50)
+    tree = Tree(*[3] * 50)
     for number in range(50):
         tree.ask(tree.files(number)[0])
-    assert tree.ask(tree.files(0)[1]) is False
-    assert tree.ask(tree.files(49)[1]) is True
+        tree.ask(tree.files(number)[1])
+    assert tree.ask(tree.files(0)[2]) is False
+    assert tree.ask(tree.files(49)[2]) is True
 
 
 def test_large_files_are_not_read_ahead() -> None:
@@ -105,8 +115,10 @@ def test_large_files_are_not_read_ahead() -> None:
 
 def test_what_was_changed_meanwhile_is_not_read() -> None:
     tree = Tree(3)
-    tree.ahead.take(tree.files()[0])
-    tree.files()[1].place = Place.UPPER
+    tree.ask(tree.files()[0])
+    tree.ahead.take(tree.files()[1])
+    assert tree.ahead.due is not None
+    tree.files()[2].place = Place.UPPER
     tree.ahead.go_on()
     assert tree.read == []
 
@@ -119,15 +131,16 @@ def test_only_files_of_the_tree_are_read() -> None:
     children[b"2"].place = Place.LAYER
     children[b"3"].mode = stat.S_IFLNK | 0o777
     assert tree.ask(files[0]) is False
-    assert tree.ask(files[4]) is True
-    assert tree.read == [files[4], files[5]]
+    assert tree.ask(files[4]) is False
+    assert tree.ask(files[5]) is True
+    assert tree.read == [files[5]]
 
 
 def test_a_damaged_file_is_for_who_asks_for_it() -> None:
     tree = Tree(4)
     files = tree.files()
-    tree.broken.add(files[1])
-    assert [tree.ask(file) for file in files] == [False, False, True, True]
+    tree.broken.add(files[2])
+    assert [tree.ask(file) for file in files] == [False, False, False, True]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 7)), max_size=60))
