@@ -2,8 +2,9 @@
 
 The expressions use atomic groups, so matching takes time in proportion to pattern × name: an
 agent writes the patterns, and must not be able to hang a seal with `*a*a*a*a*b`. That is exact,
-not an approximation: after `*` or `**/` the leftmost match of what follows, up to the next such
-wildcard, leaves the most to the rest, and can be kept.
+not an approximation: after `*` the leftmost match of what follows, up to the next wildcard, leaves
+the most to the rest, and can be kept. After `**/` that is so up to the next `**/`; what a `*` in
+between may match depends on which directory `**/` has led to, so those are tried in turn.
 """
 
 from __future__ import annotations
@@ -103,23 +104,38 @@ def _class(chosen: frozenset[int]) -> bytes:
     return b"[" + b"".join(b"\\x%02x" % byte for byte in sorted(chosen)) + b"]"
 
 
+class _Stretch:
+    """What is between two wildcards that cross slashes.
+
+    Attributes:
+        lazy, greedy: the one that it begins with, where others follow, and where it is the last.
+        pieces: what is between the wildcards in it that do not.
+    """
+
+    def __init__(self, lazy: bytes = b"", greedy: bytes = b"") -> None:
+        self.lazy = lazy
+        self.greedy = greedy
+        self.pieces = [b""]
+
+    def expression(self, star: bytes, *, is_last: bool) -> bytes:
+        """What it matches. The last piece of all is anchored at the end of the name, so what
+        comes before it must be free to look for it."""
+        first, *others = self.pieces
+        result = (self.greedy if is_last else self.lazy) + first
+        for number, piece in enumerate(others, 1):
+            if is_last and number == len(others):
+                result += star + piece
+            else:
+                result += b"(?>" + star + b"?" + piece + b")"
+        return result if is_last else b"(?>" + result + b")"
+
+
 def _translate(pattern: bytes, pathname: bool) -> bytes:
-    # Pieces between wildcards; each wildcard opens an atomic group that the next one closes.
-    out: list[bytes] = []
-    star = rb"[^/]*?" if pathname else rb".*?"
-    last_star = rb"[^/]*" if pathname else rb".*"
-    groups: list[tuple[bytes, bytes]] = [(b"", b"")]  # lazy opener, opener when last
+    star = rb"[^/]*" if pathname else rb".*"
+    stretches = [_Stretch()]
 
     def literal(text: bytes) -> None:
-        out.append(text)
-
-    pieces: list[list[bytes]] = [out]
-
-    def wildcard(lazy: bytes, greedy: bytes) -> None:
-        nonlocal out
-        groups.append((lazy, greedy))
-        out = []
-        pieces.append(out)
+        stretches[-1].pieces[-1] += text
 
     position = 0
     while position < len(pattern):
@@ -142,28 +158,20 @@ def _translate(pattern: bytes, pathname: bool) -> bytes:
                 position += 1
             rest = pattern[position:]
             boundary = start == 0 or pattern[start - 1] == ord("/")
-            if position - start > 1 and pathname and boundary and rest[:1] == b"/":
-                wildcard(rb"(?:.*?/)??", rb"(?:.*/)?")
+            crosses = position - start > 1 and pathname and boundary
+            if crosses and rest[:1] == b"/":
+                stretches.append(_Stretch(rb"(?:.*?/)??", rb"(?:.*/)?"))
                 position += 1
-            elif (
-                position - start > 1
-                and pathname
-                and boundary
-                and (not rest or rest.startswith(b"\\/"))
-            ):
-                wildcard(rb".*?", rb".*")
+            elif crosses and (not rest or rest.startswith(b"\\/")):
+                stretches.append(_Stretch(rb".*?", rb".*"))
             else:
-                wildcard(star, last_star)
+                stretches[-1].pieces.append(b"")
         else:
             literal(re.escape(bytes((byte,))))
             position += 1
-    result = b"".join(pieces[0])
-    for number in range(1, len(pieces)):
-        lazy, greedy = groups[number]
-        body = b"".join(pieces[number])
-        # The last piece is anchored at the end of the name, so it must be free to look for it.
-        result += greedy + body if number == len(pieces) - 1 else b"(?>" + lazy + body + b")"
-    return result
+    *before, last = stretches
+    found = b"".join(stretch.expression(star, is_last=False) for stretch in before)
+    return found + last.expression(star, is_last=True)
 
 
 @functools.lru_cache(maxsize=4096)

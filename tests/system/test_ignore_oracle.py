@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from sandbox.git import gitattribute, ignore
 from sandbox.git.gitattribute import Attributes
 from sandbox.git.ignore import Scope
+from sandbox.git.wildmatch import compile_glob
 
 _ATOMS = st.sampled_from(
     [
@@ -158,6 +160,35 @@ def test_attributes_agree_with_git(
             value = found.get(name)
             ours[path, name] = value if isinstance(value, bytes) else words[value]
     assert ours == theirs
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_wildcards_that_cross_directories_agree_with_git(repo: Path, seed: int) -> None:
+    """`**/` with `*` behind it, in every order: which directory it leads to decides."""
+    rng = random.Random(seed)
+    tokens = [b"**/", b"**/", b"*", b"*", b"a", b"b", b"/", b"?", b"/**", b"ab", b"**"]
+    made = {b"".join(rng.choices(tokens, k=rng.randint(2, 6))) for _ in range(200)}
+    patterns = sorted(p for p in made if b"/" in p[1:-1] and b"/" not in (p[:1], p[-1:]))
+    names = [b"a", b"b", b"ab", b"ba", b"aba"]
+    paths = {b"/".join(rng.choices(names, k=rng.randint(1, 4))) for _ in range(60)}
+    (repo / ".gitattributes").write_bytes(
+        b"".join(b"%s x%d\n" % (pattern, n) for n, pattern in enumerate(patterns))
+    )
+    out = git_bytes(
+        repo,
+        *["check-attr", "-z", "--stdin", *(f"x{n}" for n in range(len(patterns)))],
+        stdin=b"".join(path + b"\0" for path in paths),
+    )
+    fields = out.split(b"\0")[:-1]
+    answers = list(zip(fields[::3], fields[1::3], fields[2::3], strict=True))
+    assert len(answers) == len(patterns) * len(paths)
+    wrong = [
+        (pattern, path, said)
+        for path, name, said in answers
+        if (pattern := patterns[int(name[1:])])
+        and bool(compile_glob(pattern, pathname=True).fullmatch(path)) != (said == b"set")
+    ]
+    assert wrong == []
 
 
 def test_rules_are_read_as_lines_with_their_oddities() -> None:
