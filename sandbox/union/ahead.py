@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import stat
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
-from sandbox.union.node import Answer, Directory, Node, Place
+from sandbox.union.node import Node, Place
 
 # One is held for each directory that is being read. Larger ones are worth waiting for.
 _FILE_BYTES = 1 << 16
@@ -75,7 +75,7 @@ class Ahead:
             return None
         track = self._tracks.get(directory.ino)
         if track is None:
-            self._begin(directory, node)
+            self._begin(directory.ino, directory.children, node)
             return None
         data, track.data = track.data, None
         if track.next is node:
@@ -98,9 +98,9 @@ class Ahead:
         except OSError:
             pass  # whoever asks for it will be told
 
-    def _begin(self, directory: Directory, node: Node) -> None:
-        children = list((directory.children or {}).values())
-        track = self._tracks[directory.ino] = _Track(filter(_is_blob, children))
+    def _begin(self, directory: int, children: Mapping[bytes, Node], node: Node) -> None:
+        # A copy: names come and go while it is read.
+        track = self._tracks[directory] = _Track(filter(_is_blob, list(children.values())))
         if len(self._tracks) > _DIRECTORIES:
             self._tracks.popitem(last=False)
         # A single file says nothing: the second in order will.
@@ -108,13 +108,7 @@ class Ahead:
 
 
 def _is_blob(node: Node) -> bool:
-    return (
-        node.place is Place.TREE
-        and stat.S_ISREG(node.mode)
-        and not isinstance(node, Answer)
-        and node.oid is not None
-        and not _is_gits(node)
-    )
+    return node.place is Place.TREE and stat.S_ISREG(node.mode) and not _is_gits(node)
 
 
 def _is_gits(node: Node) -> bool:

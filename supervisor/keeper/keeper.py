@@ -145,7 +145,7 @@ def _attempt(
         access=phase.access,
         round=seen.phases[phase.name].round if seen.phases[phase.name].round > 1 else None,
     )
-    run = Run(board, seen.record, sprint, slot, phase, attempt, order, features, server)
+    run = Run(board, seen.record, sprint, phase, attempt, order, features, server)
     try:
         outcome = run.carry_out()
     except WithdrawnError:

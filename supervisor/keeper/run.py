@@ -28,7 +28,6 @@ from supervisor.board.attempt import Attempt
 from supervisor.board.board import Board, SprintDir
 from supervisor.board.owner import stamp
 from supervisor.board.pause import paused_question
-from supervisor.board.slot import Slot
 from supervisor.errors import ArtifactError
 from supervisor.keeper import credential
 from supervisor.keeper.bounds import Bounds, bounded
@@ -68,7 +67,6 @@ class Run:
         board: Board,
         record: Sprint,
         sprint: SprintDir,
-        slot: Slot,
         phase: Phase,
         attempt: Attempt,
         order: Order,
@@ -78,7 +76,6 @@ class Run:
         self._board = board
         self._record = record
         self._sprint = sprint
-        self._slot = slot
         self._phase = phase
         self._attempt = attempt
         self._order = order
@@ -230,7 +227,7 @@ class Run:
     def _make_ready(self, repo: Repository, uid: int, gid: int) -> None:
         """What has to be done before the command begins, and can be while its jail is made."""
         self._make_git(repo, uid, gid)
-        self._slot.settle(self._attempt)
+        self._sprint.slot(self._phase.name).settle(self._attempt)
 
     def _make_git(self, repo: Repository, uid: int, gid: int) -> None:
         """The lane's git directory. Its index and refs are made once a snapshot, and copied."""

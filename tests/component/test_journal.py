@@ -43,7 +43,7 @@ def test_a_reader_goes_on_where_it_was(journal: Journal) -> None:
     assert list(journal.read(last.end)) == []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 400), text=st.text(max_size=40))
 def test_a_torn_line_swallows_nothing(tmp_path: Path, cut: int, text: str) -> None:
     path = tmp_path / "journal.jsonl"

@@ -93,7 +93,6 @@ class SlotMachine(RuleBasedStateMachine):
 SlotMachine.TestCase.settings = settings(
     max_examples=60,
     stateful_step_count=25,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 TestSlot = SlotMachine.TestCase

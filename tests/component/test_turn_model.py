@@ -99,7 +99,6 @@ class TurnMachine(RuleBasedStateMachine):
 TurnMachine.TestCase.settings = settings(
     max_examples=20,
     stateful_step_count=20,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 TestTurn = TurnMachine.TestCase

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,8 +124,8 @@ def test_who_goes_on_is_not_told_that_a_sprint_starts_without_them(tmp_path: Pat
         tmp_path / "repo", agent("a", "test $NANOSUP_ATTEMPT = 2 || sleep 60") + phase("p")
     )
     assert fleet.run("up", "--detach").returncode == 0
-    while fleet.states("p") != ["running"]:
-        time.sleep(0.05)
+    with fleet.events() as wait:
+        wait("attempt.running")
     fleet.run("down")
     (fleet.top / "readme").write_text("changed\n")
 

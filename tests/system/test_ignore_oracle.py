@@ -64,7 +64,6 @@ _PATH = (
 )
 _SETTINGS = settings(
     max_examples=100,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

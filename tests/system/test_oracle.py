@@ -317,7 +317,6 @@ def _settings(request: pytest.FixtureRequest) -> settings:
     return settings(
         max_examples=1500 if is_long else 12,
         stateful_step_count=80 if is_long else 60,
-        deadline=None,
         derandomize=not is_long,
         suppress_health_check=list(HealthCheck),
         print_blob=True,

@@ -263,7 +263,6 @@ def test_any_mix_of_open_files_is_one_file(tmp_path: Path) -> None:
             settings=settings(
                 max_examples=_EXAMPLES,
                 stateful_step_count=60,
-                deadline=None,
                 derandomize=True,
                 suppress_health_check=list(HealthCheck),
                 phases=[Phase.generate],

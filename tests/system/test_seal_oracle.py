@@ -140,7 +140,6 @@ def _apply(root: Path, op: Op) -> None:
 
 _SETTINGS = settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
