@@ -94,8 +94,8 @@ class Express:
         table: dict[int, Handler] = {
             Opcode.LOOKUP: self._lookup,
             Opcode.GETATTR: self._getattr,
-            Opcode.FORGET: self._forget,
-            Opcode.BATCH_FORGET: self._batch_forget,
+            Opcode.FORGET: self._wants_no_answer,
+            Opcode.BATCH_FORGET: self._wants_no_answer,
             Opcode.OPEN: self._open,
             Opcode.RELEASE: self._release,
             Opcode.FLUSH: self._flush,
@@ -104,7 +104,7 @@ class Express:
             Opcode.READDIRPLUS: self._readdirplus,
             Opcode.RELEASEDIR: self._releasedir,
             Opcode.FSYNCDIR: self._fsyncdir,
-            Opcode.INTERRUPT: self._interrupt,
+            Opcode.INTERRUPT: self._wants_no_answer,
         }
 
         mutations = Mutations(
@@ -150,6 +150,18 @@ class Express:
         except Exception as error:
             _log.error("unexpected failure", exc_info=error)
             self._refuse(unique, errno.EIO)
+        return True
+
+    def take(self, request: memoryview) -> bool:
+        """Takes a request that wants no answer, whatever else is being answered."""
+        opcode, _unique, nodeid, _uid = wire.IN_HEAD.unpack_from(request)
+        if opcode == Opcode.FORGET:
+            self._drop(nodeid, wire.FORGET_IN.unpack_from(request, _BODY)[0])
+        elif opcode == Opcode.BATCH_FORGET:
+            self._drop_all(request)
+        else:
+            # Every other one is answered before the next is read.
+            return bool(opcode == Opcode.INTERRUPT)
         return True
 
     # -- replies
@@ -211,21 +223,18 @@ class Express:
         self._send(self._replies.stat(unique, self._nodes[nodeid]))
         return True
 
-    def _forget(self, _unique: int, nodeid: int, _uid: int, _length: int) -> bool:
-        self._counts[_FORGET] += 1
-        self._drop(nodeid, wire.FORGET_IN.unpack_from(self._request, _BODY)[0])
-        return True
+    def _wants_no_answer(self, _unique: int, _nodeid: int, _uid: int, length: int) -> bool:
+        return self.take(self._view[:length])
 
-    def _batch_forget(self, _unique: int, _nodeid: int, _uid: int, _length: int) -> bool:
-        count = int.from_bytes(self._view[_BODY : _BODY + 4], "little")
-        self._counts[_FORGET] += count
+    def _drop_all(self, request: memoryview) -> None:
+        count = int.from_bytes(request[_BODY : _BODY + 4], "little")
         first = _BODY + 8
-        ones = self._view[first : first + count * wire.FORGET_ONE.size]
+        ones = request[first : first + count * wire.FORGET_ONE.size]
         for nodeid, lookups in wire.FORGET_ONE.iter_unpack(ones):
             self._drop(nodeid, lookups)
-        return True
 
     def _drop(self, nodeid: int, count: int) -> None:
+        self._counts[_FORGET] += 1
         node = self._nodes.get(nodeid)
         if node is None:
             return
@@ -238,9 +247,6 @@ class Express:
             self._overlay.forget(node, count)
         except OSError as error:
             _log.error("forget failed", exc_info=error)
-
-    def _interrupt(self, _unique: int, _nodeid: int, _uid: int, _length: int) -> bool:
-        return True  # every request is answered before the next is read
 
     # -- directories
 

@@ -128,6 +128,8 @@ class Server:
         os.write(self._device_fd, reply)
         read_further_ahead(self._spec.mountpoint)
         self._inbox = Inbox(self._device_fd, self._buffer)
+        if upper is not None and upper.allowance is not None:
+            upper.allowance.hear = self._hear
         self._watch(self._device_fd, self._inbox.receive)
 
     def run(self, ready_fd: int) -> None:
@@ -197,6 +199,9 @@ class Server:
         if not ready:
             self._express.passthrough.look()
         return length
+
+    def _hear(self) -> None:
+        self._inbox.look_further(self._express.take)
 
     def _forward(self, length: int) -> None:
         self._kernel.send(memoryview(self._buffer)[:length])

@@ -3,6 +3,10 @@
 What is added is counted as it comes; what is taken away is found by counting again, and that only
 once the limit is reached and something has been taken away since. So nothing costs more than two
 fstat(2) a write, and that only where there is a limit.
+
+A file without a name counts as long as anybody holds it. Whoever reaches the limit may have let go
+of one just now, and the news of it be behind the request that is being answered; so it is asked
+for before anything is counted.
 """
 
 from __future__ import annotations
@@ -21,10 +25,15 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Allowance:
-    """What is used of `limit_bytes` by the directories that `fds` (O_PATH will do) are of."""
+    """What is used of `limit_bytes` by the directories that `fds` (O_PATH will do) are of.
+
+    Attributes:
+        hear: lets go of what, by now, nobody holds any more.
+    """
 
     def __init__(self, limit_bytes: int, fds: Iterable[int]) -> None:
         self.limit_bytes = limit_bytes
+        self.hear: Callable[[], None] = _nothing
         self._fds = tuple(fds)
         self._freed = False
         self._has_nameless = False  # closing a file that has no name frees it, and nobody tells us
@@ -39,6 +48,7 @@ class Allowance:
         """Counts `size` bytes more. Raises OSError (ENOSPC) where that would be too much."""
         if self.used_bytes + size > self.limit_bytes and (self._freed or self._has_nameless):
             self._freed = False
+            self.hear()
             self.used_bytes = self._count()
         if self.used_bytes + size > self.limit_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -84,6 +94,10 @@ class Allowance:
                 total += status.st_blocks * _BLOCK_BYTES
                 self._has_nameless = True
         return total
+
+
+def _nothing() -> None:
+    pass
 
 
 def _bytes_below(top: int) -> int:

@@ -47,6 +47,50 @@ def test_each_request_is_received_once_and_whole(ends: Ends, buffer: mmap.mmap) 
     assert inbox.catch() in _NOTHING
 
 
+def test_what_is_not_taken_before_its_turn_is_received_in_it(ends: Ends, buffer: mmap.mmap) -> None:
+    device, kernel = ends
+    inbox = Inbox(device.fileno(), buffer)
+    for message in (b"now", b"forget 1", b"later", b"x" * 60_000, b"forget 2"):
+        kernel.send(message)
+    assert inbox.catch() == 3
+
+    taken: list[bytes] = []
+
+    def take(request: memoryview) -> bool:
+        if request[:6] != b"forget":
+            return False
+        taken.append(bytes(request))
+        return True
+
+    inbox.look_further(take)
+    assert taken == [b"forget 1", b"forget 2"]
+    assert buffer[:3] == b"now"
+    kernel.send(b"last")
+    assert inbox.catch() == 5
+    assert buffer[:5] == b"later"
+    assert inbox.catch() == 60_000
+    assert buffer[:60_000] == b"x" * 60_000
+    assert inbox.catch() == 4
+    assert inbox.catch() in _NOTHING
+
+
+def test_no_more_is_set_aside_than_can_come_before_what_is_taken(
+    ends: Ends, buffer: mmap.mmap
+) -> None:
+    device, kernel = ends
+    inbox = Inbox(device.fileno(), buffer)
+    for number in range(100):
+        kernel.send(b"%d" % number)
+
+    seen: list[memoryview] = []
+    for _ in range(3):
+        inbox.look_further(lambda request: seen.append(request) is not None)
+    assert len(seen) == 9
+    for number in range(100):
+        length = inbox.catch()
+        assert buffer[:length] == b"%d" % number
+
+
 def test_who_sleeps_long_looks_less_until_somebody_is_quick_again(
     ends: Ends, buffer: mmap.mmap, monkeypatch: pytest.MonkeyPatch
 ) -> None:

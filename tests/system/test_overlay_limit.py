@@ -5,19 +5,23 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mounting import enter_private_namespace, served, staged
+from mounting import Served, enter_private_namespace, served, staged
+
+from sandbox.syscalls import mount, umount2
 
 LIMIT = 4 << 20
 PIECE = b"x" * (128 << 10)
 
 
 @pytest.fixture
-def top(tmp_path: Path) -> Iterator[Path]:
+def lane(tmp_path: Path) -> Iterator[Served]:
     enter_private_namespace()
     base = tmp_path / "base"
     base.mkdir()
@@ -26,8 +30,24 @@ def top(tmp_path: Path) -> Iterator[Path]:
     stage = staged(tmp_path)
     spec = replace(stage.writable(), limit_bytes=LIMIT)
     with served(spec) as mounted:
-        yield mounted.mountpoint
+        yield mounted
     assert taken(Path(spec.upper or "")) <= LIMIT + (1 << 20)
+
+
+@pytest.fixture
+def top(lane: Served) -> Path:
+    return lane.mountpoint
+
+
+@pytest.fixture
+def connections(tmp_path: Path) -> Iterator[Path]:
+    """The kernel's own figures of each FUSE connection (Documentation/filesystems/fuse)."""
+    enter_private_namespace()
+    control = tmp_path / "connections"
+    control.mkdir()
+    mount("fusectl", str(control), "fusectl", 0)
+    yield control
+    umount2(str(control))
 
 
 def taken(directory: Path) -> int:
@@ -79,6 +99,31 @@ def test_a_file_without_a_name_counts_while_it_is_open(top: Path) -> None:
 
     assert raised.value.errno == errno.ENOSPC
     assert fill(top / "other") >= LIMIT - 8 * len(PIECE)
+
+
+def test_what_nobody_holds_any_more_is_free_though_others_wrote_first(
+    lane: Served, connections: Path
+) -> None:
+    """The kernel tells of it after requests that came later (FORGET, in fuse_dev_do_read)."""
+    top = lane.mountpoint
+    writers = [os.open(top / f"w{number}", os.O_WRONLY | os.O_CREAT) for number in range(20)]
+    held_size = fill(top / "file")
+    held = os.open(top / "file", os.O_PATH)
+    (top / "file").unlink()
+    with pytest.raises(OSError, match="No space left"):
+        os.pwrite(writers[0], PIECE * 2, 0)
+
+    waiting = connections / str(top.stat().st_dev) / "waiting"
+    os.kill(lane.pid, signal.SIGSTOP)
+    os.close(held)
+    with ThreadPoolExecutor(len(writers)) as pool:
+        written = [pool.submit(os.pwrite, fd, PIECE, 0) for fd in writers]
+        while int(waiting.read_text()) < len(writers):
+            os.sched_yield()
+        os.kill(lane.pid, signal.SIGCONT)
+        assert sum(each.result() for each in written) == len(writers) * len(PIECE) < held_size
+    for fd in writers:
+        os.close(fd)
 
 
 def test_writing_in_place_goes_on_at_the_limit(top: Path) -> None:

@@ -78,8 +78,13 @@ def test_ctrl_c_goes_to_the_command_which_may_go_on(fleet: Fleet) -> None:
     assert fleet.attempts("look")[0]["exit"] == {"signal": signal.SIGINT}
 
 
-# Answers each line that is typed, so that one sees whether it runs.
-ECHO = "print('ready', flush=True)\nwhile True: print('got', input(), flush=True)"
+# Answers each line that is typed, so that one sees whether it runs. Ctrl-C ends it by the signal's
+# default: Python's own handler only sets a flag, and goes unnoticed where it comes between the last
+# look at that flag and the read(2) of input(). At a bare pty that was one of six.
+ECHO = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+    "print('ready', flush=True)\nwhile True: print('got', input(), flush=True)"
+)
 
 
 def stop_and_go_on(terminal: Terminal) -> None:
@@ -92,7 +97,6 @@ def stop_and_go_on(terminal: Terminal) -> None:
         terminal.type(f"{word}\r".encode())
         terminal.expect(f"got {word}")
     terminal.type(b"\3")
-    terminal.expect("KeyboardInterrupt")
     assert terminal.status() == "ended 130"
     assert terminal.is_restored
 
