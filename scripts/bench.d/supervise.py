@@ -18,7 +18,8 @@ from sample import NANOSUP, Options, Sample, duration, say, table
 
 _PATIENCE_S = 300.0
 _LINE = "x" * 79
-_IDLE_S = 10.0
+_SETTLED_S = 15.0  # a keeper looks more often in a lane that has just begun
+_IDLE_S = 20.0  # in which each looks after its lane once
 _LANES_MANY = 50
 
 
@@ -202,7 +203,7 @@ def _lanes(options: Options) -> str:
     rows = [_lanes_row(count) for count in ((20,) if options.quick else (_LANES_MANY, 100))]
     head = ["lanes", "PSS of one: keeper, file system server, jail and `sleep`",
             "of its file system server alone", "of all",
-            f"CPU of one core while idle, `up` included, over {_IDLE_S:g} s"]  # fmt: skip
+            f"CPU of one core while idle for {_SETTLED_S:g} s, `up` included"]  # fmt: skip
     return f"{table(head, rows)}\n"
 
 
@@ -220,6 +221,7 @@ def _lanes_row(count: int) -> list[str]:
             servers = sum(_pss(pulse["server_pid"]) for pulse in pulses) / len(pulses)
             # Keepers are children of the template, which is one of `up`.
             everyone = {*lanes, *_descend(up.pid)}
+            time.sleep(_SETTLED_S)
             before = sum(map(_cpu_s, everyone))
             time.sleep(_IDLE_S)
             cpu = (sum(map(_cpu_s, everyone)) - before) / _IDLE_S
@@ -355,8 +357,14 @@ def _pss(pid: int) -> int:
 
 
 def _cpu_s(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """What its threads have run, as the scheduler counts it (Documentation/scheduler/sched-stats).
+
+    /proc/PID/stat has samples of a clock that ticks, which miss most of what runs for so short.
+    """
+    run_ns = 0
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        try:
+            run_ns += int(path.read_text().split()[0])
+        except OSError:
+            continue
+    return run_ns / 1e9
