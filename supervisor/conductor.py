@@ -43,11 +43,20 @@ _SETTLED_S = 60
 
 
 def claim(
-    board: Board, sprint: SprintDir, phase_name: str, *, agent: str, lease_s: float = LEASE_S
+    board: Board,
+    sprint: SprintDir,
+    phase_name: str,
+    *,
+    agent: str,
+    lease_s: float = LEASE_S,
+    ticket: int | None = None,
 ) -> Token:
     """Claims the next attempt at a phase, and for a write phase the writer's turn with it.
 
     The claim lives as long as this process until `renew` is called: once its holder has the token.
+
+    Args:
+        ticket: the number under which this process waits for that turn.
 
     Raises:
         HeldError, BlockedError, CompletedError, NotFoundError: it is not to be had; says why.
@@ -72,7 +81,7 @@ def claim(
         after=lineage.after_for(seen.graph, phase, seen.phases),
         revision=seen.record.revision,
     )
-    held = turn.take(board, _for_turn(owner, made)) if phase.access.writes else None
+    held = turn.take(board, _for_turn(owner, made), ticket) if phase.access.writes else None
     if held is not None:
         sprint.journal.note("turn.taken", phase=phase_name, attempt=n, turn=held.n)
     try:

@@ -29,7 +29,7 @@ def check_ready(seen: SprintView, phase: Phase, n: int) -> None:
         raise HeldError(
             f"phase {phase.name!r} is held by {by.agent} ({where}, attempt {latest.n}, "
             f"since {by.claimed_at})",
-            hint="wait for it; `nanosup unstuck` frees it if its holder is dead",
+            hint="`--wait` waits for it; `nanosup unstuck` frees it if its holder is dead",
         )
     if view.state is PhaseState.BLOCKED:
         raise BlockedError(

@@ -1,7 +1,7 @@
 """The writer's turn: one for the repository, whatever sprint or process the writer is of.
 
 Who has to wait for it takes a ticket; the turn then goes to the lowest ticket whose asker lives, so
-in the order of asking. Who does not wait (a claim by hand) has it only while nobody does.
+in the order of asking. Who does not wait (most claims by hand) has it only while nobody does.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def take(board: Board, owner: Owner, ticket: int | None = None) -> Attempt:
     if waiting := ahead(board, ticket):
         raise HeldError(
             f"the writer's turn goes first to {describe_holder(waiting[0])}, who waits for it",
-            hint="one writer at a time, in the order of asking: try again later",
+            hint="one writer at a time, in the order of asking: `--wait` asks, too",
         )
     try:
         turn = board.turns.claim_next(
@@ -64,7 +64,7 @@ def take(board: Board, owner: Owner, ticket: int | None = None) -> Attempt:
         latest = holder(board)
         raise HeldError(
             f"the writer's turn is held by {describe_holder(latest) if latest else 'another'}",
-            hint="one writer at a time: wait for it to end",
+            hint="one writer at a time: `--wait` waits for it",
         ) from None
     if mine is not None:
         # After the claim: killed in between, we leave a ticket whose asker goes on waiting.
@@ -84,15 +84,16 @@ def holder(board: Board) -> Attempt | None:
     return latest
 
 
-def hindrance(board: Board) -> str | None:
-    """Why somebody who does not wait in line cannot have the turn now; None: he can.
+def hindrance(board: Board, ticket: int | None = None) -> str | None:
+    """Why the turn cannot be had now, with this ticket or by who does not wait in line; None: it
+    can.
 
     Raises:
         BoardError: as `holder`, or a ticket is damaged.
     """
     if (held := holder(board)) is not None:
         return f"waits for the writer's turn, held by {describe_holder(held)}"
-    if waiting := ahead(board, None):
+    if waiting := ahead(board, ticket):
         return f"waits for the writer's turn, which goes first to {describe_holder(waiting[0])}"
     return None
 

@@ -86,12 +86,13 @@ class Watch:
             await anyio.wait_readable(self._epoll)
         self._drain()
 
-    def wait(self, fd: int, timeout_s: float | None = None) -> bool:
-        """For who has no event loop: returns after a change, when `fd` is readable, or after
-        `timeout_s` seconds. Says whether `fd` is."""
+    def wait(self, timeout_s: float | None = None, fd: int = -1) -> bool:
+        """For who has no event loop: returns after a change, after `timeout_s` seconds, or when
+        `fd` is readable. Says whether that is."""
         poll = select.poll()
         poll.register(self._epoll, select.POLLIN)
-        poll.register(fd, select.POLLIN)
+        if fd >= 0:
+            poll.register(fd, select.POLLIN)
         limit_s = self._limit_s(timeout_s)
         found = poll.poll(None if limit_s == math.inf else limit_s * 1000)
         self._drain()

@@ -12,6 +12,7 @@ from supervisor.cli.option import (
     lease_option,
     sprint_option,
     token_option,
+    wait_flag,
 )
 from supervisor.cli.root import cli
 
@@ -20,12 +21,15 @@ from supervisor.cli.root import cli
 @sprint_option
 @json_flag
 @click.option("--agent", metavar="NAME", help="Prefer phases that name this agent.")
+@click.option("--wait", "waits", is_flag=True, help="Wait until there is one, or none to come.")
 @graph_option
-def next_(sprint_id: str | None, as_json: bool, agent: str | None, graph: str | None) -> int:
+def next_(
+    sprint_id: str | None, as_json: bool, agent: str | None, waits: bool, graph: str | None
+) -> int:
     """Print the phase to pick up next, or nothing."""
     from supervisor.commands import next as command
 
-    return command.run(sprint_id=sprint_id, as_json=as_json, agent=agent, graph=graph)
+    return command.run(sprint_id=sprint_id, as_json=as_json, agent=agent, waits=waits, graph=graph)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -33,6 +37,7 @@ def next_(sprint_id: str | None, as_json: bool, agent: str | None, graph: str | 
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @sprint_option
 @agent_option(default="run", help="Who it is done in the name of.")
+@wait_flag
 @goal_option
 @graph_option
 def run(
@@ -40,6 +45,7 @@ def run(
     command: tuple[str, ...],
     sprint_id: str | None,
     agent: str,
+    waits: bool,
     goal: str | None,
     graph: str | None,
 ) -> int:
@@ -47,7 +53,13 @@ def run(
     from supervisor.commands import run as run_command
 
     return run_command.run(
-        phase=phase, command=command, sprint_id=sprint_id, agent=agent, goal=goal, graph=graph
+        phase=phase,
+        command=command,
+        sprint_id=sprint_id,
+        agent=agent,
+        waits=waits,
+        goal=goal,
+        graph=graph,
     )
 
 
@@ -55,6 +67,7 @@ def run(
 @click.argument("phase")
 @agent_option(required=True, help="Who claims it.")
 @lease_option
+@wait_flag
 @sprint_option
 @goal_option
 @graph_option
@@ -63,6 +76,7 @@ def claim(
     phase: str,
     agent: str,
     lease_s: float,
+    waits: bool,
     sprint_id: str | None,
     goal: str | None,
     graph: str | None,
@@ -75,6 +89,7 @@ def claim(
         phase=phase,
         agent=agent,
         lease_s=lease_s,
+        waits=waits,
         sprint_id=sprint_id,
         goal=goal,
         graph=graph,

@@ -11,6 +11,9 @@ json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 sprint_option = click.option(
     "--sprint", "sprint_id", metavar="ID", help="A sprint other than the last."
 )
+wait_flag = click.option(
+    "--wait", "waits", is_flag=True, help="Wait until it is to be had, in line for the turn."
+)
 goal_option = click.option(
     "--goal", metavar="TEXT", help="The sprint of this goal; begun if need be."
 )

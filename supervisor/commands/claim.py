@@ -18,6 +18,7 @@ def run(
     phase: str,
     agent: str,
     lease_s: float,
+    waits: bool,
     sprint_id: str | None,
     goal: str | None,
     graph: str | None,
@@ -39,7 +40,16 @@ def run(
         chosen = sprint.current(
             board, repo, lambda: config.load_graph(here.top, graph=graph), goal=goal
         )
-    held = conductor.claim(board, chosen, phase, agent=agent, lease_s=lease_s)
+
+    def claim(ticket: int | None = None) -> Token:
+        return conductor.claim(board, chosen, phase, agent=agent, lease_s=lease_s, ticket=ticket)
+
+    if waits:
+        from supervisor.board.patience import claim_when_ready
+
+        held = claim_when_ready(board, chosen, phase, claim, who=agent)
+    else:
+        held = claim()
     document = {
         "sprint": held.sprint,
         "phase": held.phase,

@@ -53,7 +53,6 @@ def _await(sprint: SprintDir, phases: set[str], offset: int, event: str) -> set[
     """Waits for an event of the running attempt at each phase. Returns those that gave none."""
     waiting = set(phases)
     watch = Watch()
-    never = os.eventfd(0, os.EFD_CLOEXEC)
     deadline = time.monotonic() + _PATIENCE_S
     try:
         watch.file(sprint.journal.path)
@@ -65,7 +64,6 @@ def _await(sprint: SprintDir, phases: set[str], offset: int, event: str) -> set[
             left_s = deadline - time.monotonic()
             if not waiting or left_s <= 0:
                 return waiting
-            watch.wait(never, left_s)
+            watch.wait(left_s)
     finally:
-        os.close(never)
         watch.close()

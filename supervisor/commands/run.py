@@ -12,6 +12,7 @@ from sandbox.probe import host
 from sandbox.repository import repository
 from sandbox.tiers import tier
 from supervisor.board import place
+from supervisor.board.patience import claim_when_ready
 from supervisor.config import config
 from supervisor.fleet import sprint
 from supervisor.keeper import terminal
@@ -30,6 +31,7 @@ def run(
     command: tuple[str, ...],
     sprint_id: str | None,
     agent: str,
+    waits: bool,
     goal: str | None,
     graph: str | None,
 ) -> int:
@@ -52,17 +54,28 @@ def run(
     for one in record.phases:
         if one.name == phase:
             check_phase(held, one, {})
-    latest = chosen.slot(phase).latest()
-    order = Order(
-        state=str(here.state),
-        top=str(repo.root),
-        sprint=chosen.id,
-        phase=phase,
-        n=latest.n + 1 if latest else 1,
-        agent=agent,
-        command=command,
-        foreground=True,
-    )
+
+    def claim_and_run(ticket: int | None = None) -> int:
+        latest = chosen.slot(phase).latest()
+        order = Order(
+            state=str(here.state),
+            top=str(repo.root),
+            sprint=chosen.id,
+            phase=phase,
+            n=latest.n + 1 if latest else 1,
+            agent=agent,
+            ticket=ticket,
+            command=command,
+            foreground=True,
+        )
+        return _at_terminal(order, features)
+
+    if not waits:
+        return claim_and_run()
+    return claim_when_ready(here.board, chosen, phase, claim_and_run, who=agent)
+
+
+def _at_terminal(order: Order, features: Features) -> int:
     if not terminal.is_one():
         return _carry_out(order, features)
     return terminal.attend(

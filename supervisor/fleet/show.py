@@ -90,7 +90,7 @@ class Show:
                 live.update()
                 if has_ended:
                     return
-                has_ended = self._watch.wait(self._ended, 1.0)
+                has_ended = self._watch.wait(1.0, self._ended)
 
     def _print(self) -> None:
         has_ended = False
@@ -105,7 +105,7 @@ class Show:
             sys.stdout.flush()
             if has_ended:
                 return
-            has_ended = self._watch.wait(self._ended, again_s)
+            has_ended = self._watch.wait(again_s, self._ended)
 
     def _tell(self, sprint: SprintDir, offset: int) -> None:
         for event in sprint.journal.read(offset):
