@@ -88,6 +88,7 @@ class Express:
         self._replies = Replies(overlay, self.passthrough.unseen)
         self._listings = Listings(self._replies)
         self._ahead = overlay.blobs.ahead
+        self._walk = overlay.walk
         self._told: deque[Answer] = deque()
         self._is_stateless = is_stateless
         self._witness = Witness(overlay, handles, request, self.passthrough.unseen)
@@ -142,6 +143,8 @@ class Express:
             is_answered = handler(unique, nodeid, uid, length)
             if self._ahead.due is not None:
                 self._ahead.go_on()
+            if self._walk.due is not None:
+                self._walk.go_on()
             return is_answered
         except KeyError:
             self._refuse(unique, errno.ESTALE)
@@ -288,6 +291,8 @@ class Express:
         listing = b"".join(parts)
         header = wire.OUT_HEADER.pack(_ERROR_BYTES + len(listing), 0, unique)
         self._send(header + listing)
+        if not parts:
+            self._walk.listed(directory)
         return True
 
     # -- files

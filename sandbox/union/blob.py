@@ -41,6 +41,11 @@ class Blobs:
                 node.size = self._tree.size(node.oid)
         return node.size
 
+    def tree_size(self, directory: Directory) -> int:
+        """Of the git tree itself, in bytes. Raises OSError (EIO)."""
+        assert self._tree is not None and directory.oid is not None
+        return self._tree.size(directory.oid)
+
     def content(self, node: Node) -> bytes:
         """All of a file or symbolic link. Raises OSError (EISDIR, EIO)."""
         if isinstance(node, Answer):

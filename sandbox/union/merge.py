@@ -24,7 +24,9 @@ _GIT_SYMLINK = stat.S_IFLNK | 0o777
 _HAS_ATTRIBUTES = b" " + gitattribute.FILE_NAME + b"\0"
 
 # What a name that git refuses has in it; few trees do, and their names are looked at one by one.
-_SUSPECT = re.compile(rb"(?i:\.git|git~|gitmod|gi7| \.\.?\0| \0)|\xe2[\x80\x81]|\xef\xbb")
+_SUSPECT = re.compile(
+    rb"(?i:\.git(?!ignore\0|attributes\0)|git~|gitmod|gi7| \.\.?\0| \0)|\xe2[\x80\x81]|\xef\xbb"
+)
 
 # Nested names of grafts: {b"a": {b"b": {}}} for the path a/b.
 Grafts = dict[bytes, "Grafts"]

@@ -24,6 +24,7 @@ from sandbox.union.spec import MountSpec
 from sandbox.union.stack import LayerStack
 from sandbox.union.tree import GitTree
 from sandbox.union.upper import Upper, reopen_directory
+from sandbox.union.walk import Walk
 
 _DIRECTORY_BYTES = 4096
 _DIRECTORY_HIT = int(Kind.DIRECTORY_HIT)
@@ -89,6 +90,7 @@ class Overlay:
         self.merge = Merge(self.tree, self.stack, self.upper, spec.grafts, self.root)
         self.nodes = self.merge.nodes
         self.blobs = Blobs(self.tree, self._counts)
+        self.walk = Walk(self.children, self.blobs.tree_size, self.blobs.size)
         self._copy_up: CopyUp | None = None
         if self.upper is not None:
             self._copy_up = CopyUp(
