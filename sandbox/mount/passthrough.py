@@ -70,6 +70,11 @@ class Passthrough:
         self._written: dict[Handle, tuple[int, int]] = {}
         self._is_possible = is_offered
         self.unseen: set[int] = set()
+        # Inode numbers of files that may be mapped still, though nobody has them open. What is
+        # mapped so is the upper directory's file: who opens it has to see that one's pages too.
+        # And the mount's cache may have pages of before what was written to them: readahead(2)
+        # puts them there.
+        self._mappable: set[int] = set()
         self._request = bytearray(_BACKING_MAP.size)
         self._capabilities = capget()
         effective, rest = self._capabilities[:4], self._capabilities[4:]
@@ -92,12 +97,16 @@ class Passthrough:
             others = node.extras().handles
             if len(others) > 1:
                 handle.backing = others[0].backing
+            elif node.ino in self._mappable:
+                self._begin(handle, uid)
             elif flags & _REVOCABLE:
                 pass
             elif mode == os.O_WRONLY or (
                 mode == os.O_RDONLY and os.fstat(handle.fd).st_size >= _LARGE_BYTES
             ):
                 self._begin(handle, uid)
+            if handle.backing and mode != os.O_WRONLY:
+                self._mappable.add(node.ino)
             if handle.backing and mode == os.O_RDWR and node.ino not in self.unseen:
                 self.unseen.add(node.ino)
                 self._notify(wire.invalidation(node.ino, attributes_only=True))
@@ -139,6 +148,12 @@ class Passthrough:
         if handle.backing:
             # Without FOPEN_KEEP_CACHE the kernel drops the pages that it has in the mount's cache.
             return wire.FOPEN_PASSTHROUGH, handle.backing
+        if handle.node.ino in self._mappable:
+            return 0, 0
+        if _is_mapped(handle):
+            # Dropping the pages writes them back first. What a mapping has changed nobody has told
+            # us, and who asks for holes next would be told of one where there are data: cp(1) does.
+            return 0, 0
         return wire.FOPEN_KEEP_CACHE, 0
 
     def _begin(self, handle: Handle, uid: int) -> None:
@@ -156,6 +171,20 @@ class Passthrough:
         finally:
             if uid:
                 capset(self._capabilities)
+
+
+def _is_mapped(handle: Handle) -> bool:
+    """Whether somebody else has the file open so that a mapping may write to it.
+
+    A mapping holds the open file that it was made of, so that one stays as long as it does.
+    """
+    extra = handle.node.extra
+    return extra is not None and any(
+        other is not handle
+        and other.fd >= 0
+        and fcntl.fcntl(other.fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+        for other in extra.handles
+    )
 
 
 def _state(handle: Handle) -> tuple[int, int]:

@@ -12,8 +12,10 @@ for before anything is counted.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterable
 
 # Of a name, whatever is behind it: an inode and its share of a directory. So a lane cannot use up
@@ -21,6 +23,11 @@ from collections.abc import Callable, Iterable
 ENTRY_BYTES = 4096
 
 _BLOCK_BYTES = 512  # of st_blocks, everywhere (stat(2))
+_FIEMAP = 0xC020660B  # linux/fiemap.h
+_FIEMAP_HEAD = struct.Struct("=QQIIII")  # start length flags mapped_extents extent_count reserved
+_FIEMAP_EXTENT = struct.Struct("=QQQQQIIII")  # logical physical length … flags …
+_FIEMAP_EXTENT_SHARED = 0x2000  # with another file: to write there takes blocks of its own
+_EXTENTS = 64  # of one call
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -54,15 +61,24 @@ class Allowance:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.used_bytes += size
 
-    def within(self, fd: int, most_bytes: int, act: Callable[[], int]) -> int:
-        """Does what adds at most that many bytes to the file. Raises OSError (ENOSPC)."""
-        self.claim(most_bytes)
+    def within(self, fd: int, offset: int, size: int, act: Callable[[], int]) -> int:
+        """Does what changes `size` bytes of the file. Raises OSError (ENOSPC) where it would grow
+        by too much."""
+        growth = self._growth(fd, offset, size)
+        if growth:
+            self.claim(growth)
         before = os.fstat(fd).st_blocks
         try:
             return act()
         finally:
-            growth = (os.fstat(fd).st_blocks - before) * _BLOCK_BYTES
-            self.used_bytes += growth - most_bytes
+            self.used_bytes += (os.fstat(fd).st_blocks - before) * _BLOCK_BYTES - growth
+
+    def _growth(self, fd: int, offset: int, size: int) -> int:
+        """How many bytes writing there adds at most. What there are blocks for is written in its
+        place; but that is looked at only where all of it would be too much."""
+        if self.used_bytes + size <= self.limit_bytes:
+            return size
+        return _without_blocks(fd, offset, size)
 
     def note_freed(self) -> None:
         """Something was removed or made shorter: counting again may find less."""
@@ -70,16 +86,7 @@ class Allowance:
 
     def write(self, fd: int, data: bytes | memoryview[int], offset: int) -> int:
         """pwrite(2). Raises OSError (ENOSPC) where the file would grow by too much."""
-        before = os.fstat(fd)
-        if self.used_bytes + len(data) > self.limit_bytes:
-            # What is there already, and no hole, is written in its place.
-            is_whole = before.st_blocks * _BLOCK_BYTES >= before.st_size
-            growth = max(0, offset + len(data) - before.st_size) if is_whole else len(data)
-            self.claim(growth)
-            self.used_bytes -= growth
-        written = os.pwrite(fd, data, offset)
-        self.used_bytes += max(0, os.fstat(fd).st_blocks - before.st_blocks) * _BLOCK_BYTES
-        return written
+        return self.within(fd, offset, len(data), lambda: os.pwrite(fd, data, offset))
 
     def _count(self) -> int:
         """All that is in the directories, and what is open without a name any more."""
@@ -98,6 +105,42 @@ class Allowance:
 
 def _nothing() -> None:
     pass
+
+
+def _without_blocks(fd: int, offset: int, size: int) -> int:
+    """How many bytes of a range of a file have no blocks, or none of their own."""
+    missing, at, end = 0, offset, offset + size
+    answer = bytearray(_FIEMAP_HEAD.size + _EXTENTS * _FIEMAP_EXTENT.size)
+    while at < end:
+        _FIEMAP_HEAD.pack_into(answer, 0, at, end - at, 0, 0, _EXTENTS, 0)
+        try:
+            fcntl.ioctl(fd, _FIEMAP, answer)
+        except OSError:  # tmpfs
+            return missing + _holes(fd, at, end)
+        found = _FIEMAP_HEAD.unpack_from(answer)[3]
+        extents = memoryview(answer)[_FIEMAP_HEAD.size :][: found * _FIEMAP_EXTENT.size]
+        for start, _, length, _, _, flags, _, _, _ in _FIEMAP_EXTENT.iter_unpack(extents):
+            missing += max(0, start - at)
+            after = min(end, start + length)
+            if flags & _FIEMAP_EXTENT_SHARED:
+                missing += after - max(at, start)
+            at = after
+        if not found:
+            return missing + end - at
+    return missing
+
+
+def _holes(fd: int, at: int, end: int) -> int:
+    """How many bytes of a range of a file are no data."""
+    total = 0
+    while at < end:
+        try:
+            data = min(end, os.lseek(fd, at, os.SEEK_DATA))
+        except OSError:  # none is behind
+            return total + end - at
+        total += data - at
+        at = os.lseek(fd, data, os.SEEK_HOLE) if data < end else end
+    return total
 
 
 def _bytes_below(top: int) -> int:

@@ -92,7 +92,7 @@ class Upper:
             allocate()
             self.note_freed()
         else:
-            self.allowance.within(fd, length, allocate)
+            self.allowance.within(fd, offset, length, allocate)
 
     def copy_range(self, source: int, source_at: int, fd: int, offset: int, count: int) -> int:
         """copy_file_range(2), within the allowance."""
@@ -100,7 +100,9 @@ class Upper:
         def copy() -> int:
             return os.copy_file_range(source, fd, count, source_at, offset)
 
-        return copy() if self.allowance is None else self.allowance.within(fd, count, copy)
+        if self.allowance is None:
+            return copy()
+        return self.allowance.within(fd, offset, count, copy)
 
     def claim(self, size: int) -> None:
         """Counts bytes that are about to be added. Raises OSError (ENOSPC)."""

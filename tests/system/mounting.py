@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,6 +91,19 @@ def stop(mounted: Served) -> int:
     with contextlib.suppress(OSError):
         umount2(str(mounted.mountpoint), MNT_DETACH)
     return os.waitstatus_to_exitcode(status)
+
+
+@contextlib.contextmanager
+def requests_waiting(mounted: Served, directory: Path) -> Iterator[Callable[[], int]]:
+    """Gives what says how many requests have no answer yet: the kernel's own figure
+    (Documentation/filesystems/fuse, fusectl)."""
+    directory.mkdir()
+    mount("fusectl", str(directory), "fusectl", 0)
+    figure = directory / str(mounted.mountpoint.stat().st_dev) / "waiting"
+    try:
+        yield lambda: int(figure.read_text())
+    finally:
+        umount2(str(directory))
 
 
 @contextlib.contextmanager

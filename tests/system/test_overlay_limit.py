@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mounting import Served, enter_private_namespace, served, staged
+from mounting import Served, enter_private_namespace, requests_waiting, served, staged
 
-from sandbox.syscalls import mount, umount2
+from sandbox.syscalls import FALLOC_FL_KEEP_SIZE, fallocate
 
 LIMIT = 4 << 20
 PIECE = b"x" * (128 << 10)
@@ -37,17 +37,6 @@ def lane(tmp_path: Path) -> Iterator[Served]:
 @pytest.fixture
 def top(lane: Served) -> Path:
     return lane.mountpoint
-
-
-@pytest.fixture
-def connections(tmp_path: Path) -> Iterator[Path]:
-    """The kernel's own figures of each FUSE connection (Documentation/filesystems/fuse)."""
-    enter_private_namespace()
-    control = tmp_path / "connections"
-    control.mkdir()
-    mount("fusectl", str(control), "fusectl", 0)
-    yield control
-    umount2(str(control))
 
 
 def taken(directory: Path) -> int:
@@ -86,6 +75,29 @@ def test_what_is_cut_off_can_be_written_again(top: Path) -> None:
     assert fill(top / "file") >= LIMIT - 4 * len(PIECE)
 
 
+def test_at_the_limit_what_has_blocks_can_be_written_in_any_way(top: Path) -> None:
+    fd = os.open(top / "file", os.O_RDWR | os.O_CREAT)
+    fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, 1 << 20)
+    holes = os.open(top / "holes", os.O_RDWR | os.O_CREAT)
+    os.ftruncate(holes, 1 << 20)
+    os.pwrite(holes, PIECE, 2 * len(PIECE))
+    fill(top / "other")
+
+    assert os.pwrite(fd, PIECE, 0) == len(PIECE)
+    fallocate(fd, 0, 0, 1 << 20)
+    assert os.copy_file_range(fd, fd, len(PIECE), 0, len(PIECE)) == len(PIECE)
+    assert os.pwrite(holes, PIECE, 2 * len(PIECE)) == len(PIECE)
+    for grow in (
+        lambda: fallocate(fd, 0, 1 << 20, 1 << 20),
+        lambda: os.copy_file_range(fd, holes, 2 * len(PIECE), 0, 0),
+        lambda: os.pwrite(holes, PIECE * 4, 4 * len(PIECE)),
+    ):
+        with pytest.raises(OSError, match="No space left"):
+            grow()
+    for each in (fd, holes):
+        os.close(each)
+
+
 def test_a_file_without_a_name_counts_while_it_is_open(top: Path) -> None:
     fd = os.open(top / "file", os.O_WRONLY | os.O_CREAT)
     os.unlink(top / "file")
@@ -102,7 +114,7 @@ def test_a_file_without_a_name_counts_while_it_is_open(top: Path) -> None:
 
 
 def test_what_nobody_holds_any_more_is_free_though_others_wrote_first(
-    lane: Served, connections: Path
+    lane: Served, tmp_path: Path
 ) -> None:
     """The kernel tells of it after requests that came later (FORGET, in fuse_dev_do_read)."""
     top = lane.mountpoint
@@ -113,12 +125,14 @@ def test_what_nobody_holds_any_more_is_free_though_others_wrote_first(
     with pytest.raises(OSError, match="No space left"):
         os.pwrite(writers[0], PIECE * 2, 0)
 
-    waiting = connections / str(top.stat().st_dev) / "waiting"
-    os.kill(lane.pid, signal.SIGSTOP)
-    os.close(held)
-    with ThreadPoolExecutor(len(writers)) as pool:
+    with (
+        requests_waiting(lane, tmp_path / "connections") as waiting,
+        ThreadPoolExecutor(len(writers)) as pool,
+    ):
+        os.kill(lane.pid, signal.SIGSTOP)
+        os.close(held)
         written = [pool.submit(os.pwrite, fd, PIECE, 0) for fd in writers]
-        while int(waiting.read_text()) < len(writers):
+        while waiting() < len(writers):
             os.sched_yield()
         os.kill(lane.pid, signal.SIGCONT)
         assert sum(each.result() for each in written) == len(writers) * len(PIECE) < held_size

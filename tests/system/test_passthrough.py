@@ -6,6 +6,7 @@ kind and with mappings that outlive them, and every answer compared.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
@@ -33,7 +34,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from lanebox import git_lane
-from mounting import Served, enter_private_namespace, served, staged
+from mounting import Served, enter_private_namespace, requests_waiting, served, staged
 
 from sandbox.descriptor import readable
 from supervisor.keeper.mount import Server
@@ -72,9 +73,35 @@ class Open:
 class Mapping:
     """One file, mapped on both sides. `name` stays open in the plain directory alone."""
 
-    maps: tuple[mmap.mmap, mmap.mmap]
+    maps: tuple[Mapped, Mapped]
     fd: int
     can_store: bool
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, *[ctypes.c_size_t] * 2, *[ctypes.c_int] * 2, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+
+
+class Mapped:
+    """A shared or private mapping. Python's own holds a descriptor as long as it lives."""
+
+    def __init__(self, fd: int, size: int, flags: int, protection: int) -> None:
+        self._size = size
+        self._at = _libc.mmap(None, size, protection, flags, fd, 0)
+        assert self._at != ctypes.c_void_p(-1).value
+        self._view = memoryview((ctypes.c_char * size).from_address(self._at)).cast("B")
+
+    def __getitem__(self, part: slice) -> bytes:
+        return bytes(self._view[part])
+
+    def __setitem__(self, part: slice, data: bytes) -> None:
+        self._view[part] = data
+
+    def close(self) -> None:
+        self._view.release()
+        _libc.munmap(self._at, self._size)
 
 
 def _outcome(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -179,7 +206,7 @@ class TwoSides(RuleBasedStateMachine):
         can_store = file.mode == os.O_RDWR or is_private
         flags = mmap.MAP_PRIVATE if is_private else mmap.MAP_SHARED
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if can_store else 0)
-        ours, theirs = (mmap.mmap(fd, _MAPPED_BYTES, flags, protection) for fd in file.fds)
+        ours, theirs = (Mapped(fd, _MAPPED_BYTES, flags, protection) for fd in file.fds)
         mapping = Mapping((ours, theirs), os.dup(file.fds[1]), can_store)
         self.mapped.append(mapping)
         return mapping
@@ -330,6 +357,48 @@ def test_what_a_mapping_changes_after_the_file_was_closed_is_seen(tmp_path: Path
         mapped.close()
 
 
+@pytest.mark.parametrize("first", [os.O_WRONLY, os.O_RDONLY])
+@pytest.mark.parametrize("flags", [os.O_RDWR, os.O_RDWR | os.O_APPEND, os.O_RDWR | os.O_DIRECT])
+def test_who_opens_a_file_that_is_mapped_shares_the_mapping(
+    mounted: Served, first: int, flags: int
+) -> None:
+    path = mounted.mountpoint / "large"
+    path.write_bytes(_LARGE)
+    others = os.open(path, first), os.open(path, os.O_RDWR)
+    both = mmap.PROT_READ | mmap.PROT_WRITE
+    mapped = Mapped(others[1], 100, mmap.MAP_SHARED, both)
+    for each in others:
+        os.close(each)
+    fd = os.open(path, flags)
+    again = Mapped(fd, 100, mmap.MAP_SHARED, both)
+    os.close(fd)
+    mapped[0:3] = b"one"
+    assert again[0:3] == path.read_bytes()[:3] == b"one"
+    again[0:3] = b"two"
+    assert mapped[0:3] == path.read_bytes()[:3] == b"two"
+    again.close()
+    mapped.close()
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o4755])
+def test_pages_that_were_read_ahead_do_not_hide_what_is_written_later(
+    mounted: Served, tmp_path: Path, mode: int
+) -> None:
+    path = mounted.mountpoint / "large"
+    path.write_bytes(_LARGE)
+    reader, writer = os.open(path, os.O_RDONLY), os.open(path, os.O_WRONLY)
+    with requests_waiting(mounted, tmp_path / "connections") as waiting:
+        os.posix_fadvise(reader, 0, len(_LARGE), os.POSIX_FADV_WILLNEED)
+        while waiting():
+            os.sched_yield()
+    os.pwrite(writer, b"new", 0)
+    for each in (reader, writer):
+        os.close(each)
+    path.chmod(mode)
+    with open(path, "r+b") as file:
+        assert file.read(3) == b"new"
+
+
 @pytest.mark.parametrize(("uid", "mode"), [(0, 0o6777), (65534, 0o777)])
 def test_a_file_made_set_user_id_while_it_is_open_stays_so_for_root_alone(
     tmp_path: Path, uid: int, mode: int
@@ -357,6 +426,18 @@ def test_a_file_made_set_user_id_while_it_is_open_stays_so_for_root_alone(
             told.send(b"!")
             os.waitpid(pid, 0)
         assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_who_opens_a_file_sees_no_hole_where_a_mapping_has_written(mounted: Served) -> None:
+    path = mounted.mountpoint / "sparse"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    os.ftruncate(fd, 1 << 20)
+    with mmap.mmap(fd, 1 << 20) as mapping:
+        os.close(fd)
+        mapping[1 << 19] = 1
+        fd = os.open(path, os.O_RDONLY)
+        assert os.lseek(fd, 0, os.SEEK_DATA) == 1 << 19
+        os.close(fd)
 
 
 def test_pages_of_before_are_not_shown_after_a_write_past_them(mounted: Served) -> None:
