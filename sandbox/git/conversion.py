@@ -108,6 +108,18 @@ class EncodingFailure(ValueError):  # noqa: N818 (not an error of the seal: the 
     """Raised when a file is not in the encoding that its attributes say."""
 
 
+# What Python calls encodings too, and no file is in. Their time grows with the square of the size.
+_NO_ENCODINGS = frozenset({"idna", "punycode"})
+
+
+def codec_of(encoding: str) -> str:
+    """Python's name of an encoding. Raises LookupError: it knows none of this name."""
+    name = codecs.lookup(encoding).name
+    if name in _NO_ENCODINGS:
+        raise LookupError(f"unknown encoding: {encoding}")
+    return name
+
+
 # Names that git knows and no codec does: the byte order mark must be there.
 _BOMS = {"utf-16le-bom": codecs.BOM_UTF16_LE, "utf-16be-bom": codecs.BOM_UTF16_BE}
 
@@ -119,7 +131,7 @@ def _to_utf8(data: bytes, encoding: str) -> bytes:
             raise EncodingFailure(f"not valid {encoding}")
         encoding, data = encoding[:-4], data[len(bom) :]
     try:
-        name = codecs.lookup(encoding).name
+        name = codec_of(encoding)
         return data if name == "utf-8" else data.decode(name).encode("utf-8")
     except (LookupError, UnicodeError) as error:
         raise EncodingFailure(f"not valid {encoding}") from error

@@ -153,10 +153,13 @@ def _fill(
     states: tuple[tuple[bytes, Value], ...],
     macros: dict[bytes, tuple[tuple[bytes, Value], ...]],
 ) -> None:
-    # Whatever was said first counts, since the strongest file comes first.
-    for name, value in reversed(states):
+    # Whatever was said first counts, since the strongest file comes first. Macros may name others,
+    # and so on: an agent writes them, and must not get deeper than Python's stack.
+    pending = list(states)
+    while pending:
+        name, value = pending.pop()
         if name in found:
             continue
         found[name] = value
-        if value is True and name in macros:
-            _fill(found, macros[name], macros)
+        if value is True:
+            pending += macros.get(name, ())

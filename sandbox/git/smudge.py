@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from sandbox.git.conversion import crlf_of, encoding_of, is_binary
+from sandbox.git.conversion import codec_of, crlf_of, encoding_of, is_binary
 from sandbox.git.gitattribute import Attributes, Line, Value, parse
 from sandbox.git.ignore import Rule
 
@@ -104,7 +104,7 @@ _WITH_BOM = {
 def _encoded(data: bytes, encoding: str) -> bytes:
     name, bom = _WITH_BOM.get(encoding.lower(), (encoding, b""))
     try:
-        if codecs.lookup(name).name == "utf-8":
+        if codec_of(name) == "utf-8":
             return data
         return bom + data.decode("utf-8").encode(name)
     except (LookupError, UnicodeError):

@@ -13,6 +13,11 @@ _NAME = b"nanosup"
 FIRST_TOKEN = _NAME + b".0"
 """The token of an index that was made with the snapshot, before there was any lane."""
 
+# A lane can change any number of names, and this is memory of the server's, which no limit of the
+# lane's counts. Who asks after more has been forgotten is told that everything may have changed.
+_LIMIT_BYTES = 32 << 20
+_NOTE_BYTES = 100  # what a path takes besides its length
+
 EVERYTHING = b"/"
 UNKNOWN = _NAME + b"\0" + EVERYTHING + b"\0"
 """An answer that is right whatever has changed, and that gives no token to go on from."""
@@ -34,6 +39,8 @@ class Touched:
         # In the order of their last change; once for each number.
         self._changed: dict[bytes, int] = {}
         self._serial = 1
+        self._noted_bytes = 0
+        self._forgotten = -1  # the serial of the last change that is not known any more
 
     @property
     def serial(self) -> int:
@@ -43,7 +50,12 @@ class Touched:
     def note(self, path: bytes) -> None:
         """`path` is about to change; a directory that moves ends in a slash."""
         if self._changed.get(path) != self._serial:
-            self._changed.pop(path, None)
+            if self._changed.pop(path, None) is None:
+                self._noted_bytes += len(path) + _NOTE_BYTES
+            if self._noted_bytes > _LIMIT_BYTES:
+                self._changed.clear()
+                self._noted_bytes = 0
+                self._forgotten = self._serial
             self._changed[path] = self._serial
 
     def answer(self, token: bytes, held: Iterable[bytes] = ()) -> bytes:
@@ -69,12 +81,12 @@ class Touched:
 
     def _since(self, token: bytes) -> int | None:
         """The serial that a token stands for; None for one that is not known."""
-        if token == FIRST_TOKEN:
-            return 0
         number = token.removeprefix(self._prefix)
-        if number == token or not number.isdigit() or int(number) > self._serial:
+        if token == FIRST_TOKEN:
+            number = b"0"
+        elif number == token or not number.isdigit():
             return None
-        return int(number)
+        return int(number) if self._forgotten < int(number) <= self._serial else None
 
     def _beginning(self) -> tuple[bytes, ...]:
         if self._found is None:

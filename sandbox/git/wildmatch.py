@@ -101,7 +101,11 @@ def _bracket(pattern: bytes, position: int) -> tuple[frozenset[int], int]:
 def _class(chosen: frozenset[int]) -> bytes:
     if not chosen:
         return _NEVER
-    return b"[" + b"".join(b"\\x%02x" % byte for byte in sorted(chosen)) + b"]"
+    # As ranges: `[!a]` has 255 members, and an agent may write it any number of times.
+    first = sorted(byte for byte in chosen if byte - 1 not in chosen)
+    last = sorted(byte for byte in chosen if byte + 1 not in chosen)
+    ranges = (b"\\x%02x-\\x%02x" % ends for ends in zip(first, last, strict=True))
+    return b"[" + b"".join(ranges) + b"]"
 
 
 class _Stretch:

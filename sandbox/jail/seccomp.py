@@ -49,6 +49,7 @@ _NEW_TIME = 0x80
 
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _TIOCSTI, _TIOCLINUX, _TIOCSETD = 0x5412, 0x541C, 0x5423
+_F_SETLEASE = 1024
 
 # linux/personality.h: PER_LINUX and PER_LINUX32, each plain, with UNAME26, with ADDR_NO_RANDOMIZE.
 _PERSONALITIES = (0x0, 0x2_0000, 0x4_0000, 0x8, 0x2_0008, 0x4_0008)
@@ -89,6 +90,7 @@ NUMBERS: Mapping[str, tuple[int | None, int | None]] = {
     "create_module": (174, None),
     "delete_module": (176, 106),
     "fanotify_init": (300, 262),
+    "fcntl": (72, 25),
     "finit_module": (313, 273),
     "fsconfig": (431, 431),
     "fsmount": (432, 432),
@@ -146,6 +148,9 @@ _BY_ARGUMENT = (
     # Its flags are behind a pointer, where no filter can look; libc then uses clone.
     Rule("clone3", error=errno.ENOSYS),
     Rule("ioctl", argument=1, match=Match.ONE_OF, values=(_TIOCSTI, _TIOCLINUX, _TIOCSETD)),
+    # Whoever opens a leased file for writing waits for 45 s (fcntl(2)): of an ordinary user a lane
+    # may lease what it only sees, a shared node_modules say, and hold up the host.
+    Rule("fcntl", argument=1, match=Match.ONE_OF, values=(_F_SETLEASE,)),
     # setarch, and sanitizers that start again without address randomisation.
     Rule(
         "personality",

@@ -82,7 +82,10 @@ class Adapter(pyfuse3.Operations):
     async def fsync(self, fh: int, datasync: bool) -> None:
         self._counts[Kind.FSYNC] += 1
         try:
-            self._overlay.fsync(self.handles[fh], data_only=datasync)
+            handle = self.handles.get(fh)
+            # Where the kernel opens files by itself there is none, and nothing to be written.
+            if handle is not None:
+                self._overlay.fsync(handle, data_only=datasync)
         except Exception as error:
             raise _failure(error) from None
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pygit2
@@ -36,6 +39,8 @@ _OBJECT_LIMIT_BYTES = 256 << 20
 _TOTAL_LIMIT_BYTES = 4 << 30
 _REFS_LIMIT_BYTES = 64 << 20
 _TREES_DEPTH_LIMIT = 2048
+# For libgit2, which makes whatever a difference is from whole, before it makes the object.
+_MEMORY_BYTES = 4 * _OBJECT_LIMIT_BYTES
 
 _REF = re.compile(rb"refs/heads/(?!.*(?:\.\.|//|@\{|\.lock(?:/|$)|/\.))[^\0-\x20\x7f~^:?*\[\\]+")
 _HEX = re.compile(rb"[0-9a-f]{40}")
@@ -71,6 +76,27 @@ def _read_file(parts: list[bytes], dir_fd: int, limit_bytes: int) -> bytes | Non
         if not stat.S_ISREG(status.st_mode) or status.st_size > limit_bytes:
             raise HistoryRefused(f"its {os.fsdecode(b'/'.join(parts))} is odd")
         return file.read(limit_bytes + 1)
+
+
+@contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """Lets this process have no more than some memory on top of what it has: a few bytes of a pack
+    can stand for any number of them. What is refused more gets MemoryError."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    allowed = _data_bytes() + _MEMORY_BYTES
+    if before[0] != resource.RLIM_INFINITY:
+        allowed = min(allowed, before[0])
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _data_bytes() -> int:
+    """What RLIMIT_DATA counts of this process (proc(5), statm)."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[5]) * resource.getpagesize()
 
 
 class LaneObjects:
@@ -140,9 +166,12 @@ class LaneObjects:
             found, size = self._packs.read_header(oid.hex())
             if int(found) != kind or size > _OBJECT_LIMIT_BYTES:
                 raise HistoryRefused("it has an object that is too large, or of another type")
-            return bytes(self._packs.read(oid.hex())[1])
+            with _bounded_memory():
+                return bytes(self._packs.read(oid.hex())[1])
         except KeyError as error:
             raise HistoryRefused("it lacks objects of its own history") from error
+        except MemoryError as error:
+            raise HistoryRefused("it has an object that is too large") from error
 
     def _check_packs(self) -> bool:
         # libgit2 opens by name: it must find regular files there, not links or FIFOs.

@@ -23,15 +23,21 @@ _INSTRUCTION = struct.Struct("=HBBI")
 
 _AF_UNIX, _SOCK_DGRAM, _SOCK_TYPE_MASK = 1, 2, 0xF
 
-# Flags of files, verity and encryption: an owner may set them through a descriptor that he can
-# only read from (linux/fs.h, fsverity.h, fscrypt.h; both spellings of the first).
-_FILE_IOCTLS = (
-    0x4008_6602,
-    0x4004_6602,
-    0x401C_5820,
-    0x4080_6685,
-    0x800C_6613,
-    0x4008_7602,
+# File systems' own ioctls, by their type (linux/fs.h, ext4.h, btrfs.h, msdos_fs.h, f2fs.h, and
+# bcachefs). An owner may set flags, versions and encryption, and on btrfs make and delete
+# subvolumes, through a descriptor that he can only read from: no rule of landlock is about those.
+_FILE_IOCTL_TYPES = (0x58, 0x66, 0x72, 0x76, 0x94, 0xBC, 0xF5)
+_TYPE_MASK = 0xFF00
+# Those of them that only ask, and those that the kernel lets nobody do who may not write: GETFLAGS
+# (both spellings), GETVERSION, FSGETXATTR, FIEMAP; FICLONE, FICLONERANGE.
+_ALLOWED_IOCTLS = (
+    0x8008_6601,
+    0x8004_6601,
+    0x8008_7601,
+    0x801C_581F,
+    0xC020_660B,
+    0x4004_9409,
+    0x4020_940D,
 )
 
 # Sent to the warden: name → number on x86_64, on aarch64.
@@ -66,6 +72,10 @@ OF_PROCESSES: Mapping[str, tuple[tuple[int, int], int]] = {
     "sched_setscheduler": ((144, 119), 0),
     "setpriority": ((141, 140), 1),
 }
+
+# What the first argument of these must be for the second to be a process (PRIO_PROCESS,
+# IOPRIO_WHO_PROCESS). A user or a group is refused: 0 is then all that the user has running.
+_OF_ONE: Mapping[str, int] = {"ioprio_set": 1, "setpriority": 0}
 
 # System V and POSIX objects are found by key or name, whoever made them; inotify watches what
 # cannot be read; the last three do what is mediated above, in ways that nobody uses yet.
@@ -111,14 +121,12 @@ def assemble(machine: str, *, network: bool) -> bytes:
         for numbers in MEDIATED.values()
         if (number := numbers[column]) is not None
     ]
-    blocks += [
-        _Block(
-            numbers[column],
-            [_load(argument), _equal(0, otherwise=1), _return(_ALLOW), _return(_USER_NOTIF)],
-        )
-        for numbers, argument in OF_PROCESSES.values()
-    ]
     refused = _return(_ERRNO | errno.EPERM)
+    for name, (numbers, argument) in OF_PROCESSES.items():
+        body = [_load(argument), _equal(0, otherwise=1), _return(_ALLOW), _return(_USER_NOTIF)]
+        if name in _OF_ONE:
+            body = [_load(0), _equal(_OF_ONE[name], otherwise=len(body)), *body, refused]
+        blocks.append(_Block(numbers[column], body))
     blocks += [_Block(numbers[column], [refused]) for numbers in _REFUSED.values()]
     # A name in the file system is the way to docker, D-Bus, tmux and the like, and no rule of
     # landlock is about connect(2) to one. A pair of datagram sockets can send to names, too.
@@ -137,8 +145,12 @@ def assemble(machine: str, *, network: bool) -> bytes:
             ],
         )
     )
-    checks = [part for code in _FILE_IOCTLS for part in (_equal(code, otherwise=1), refused)]
-    blocks.append(_Block(_IOCTL[column], [_load(1), *checks, _return(_ALLOW)]))
+    allowed = _return(_ALLOW)
+    checks = [part for code in _ALLOWED_IOCTLS for part in (_equal(code, otherwise=1), allowed)]
+    checks.append(_INSTRUCTION.pack(_AND, 0, 0, _TYPE_MASK))
+    for kind in _FILE_IOCTL_TYPES:
+        checks += [_equal(kind << 8, otherwise=1), refused]
+    blocks.append(_Block(_IOCTL[column], [_load(1), *checks, allowed]))
     program = [_INSTRUCTION.pack(_LOAD, 0, 0, 0)]
     for block in blocks:
         program += [_equal(block.number, otherwise=len(block.body)), *block.body]

@@ -127,11 +127,12 @@ def settle(target: str, manifest: str, upper: str) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         os.mkdir(temporary, 0o755)
-        source, out = os.open(target, _DIRECTORY), os.open(temporary, _DIRECTORY)
+        source, out = _open_mended(None, target), os.open(temporary, _DIRECTORY)
         try:
             found = os.fstat(source)
             _Settling(before).directory(source, out, b"", 0)
-            os.fchmod(out, stat.S_IMODE(found.st_mode))
+            # Its owner must be able to read it, whatever was done to the lane's.
+            os.fchmod(out, stat.S_IMODE(found.st_mode) | 0o700)
             if os.geteuid() == 0:
                 os.fchown(out, found.st_uid, found.st_gid)
         finally:
@@ -373,7 +374,7 @@ class _Settling:
         return True
 
 
-def _open_mended(source: int, name: bytes) -> int:
+def _open_mended(source: int | None, name: bytes | str) -> int:
     """Also a directory whose owner has taken its own permissions away."""
     try:
         return os.open(name, _DIRECTORY, dir_fd=source)

@@ -17,6 +17,7 @@ from supervisor.board import place
 from supervisor.board.blob import MismatchError
 from supervisor.board.board import Board
 from supervisor.board.observe import observe
+from supervisor.board.tail import sanitize
 from supervisor.errors import NotFoundError
 from supervisor.model.record import Output
 
@@ -68,6 +69,11 @@ def show(*, phase: str, name: str | None, attempt: int | None, sprint_id: str | 
             board.blobs.copy_to(found[0].sha256, path)
         except MismatchError as error:
             raise mismatch(phase, found[0].name, error.expected, error.actual) from error
+        if sys.stdout.isatty():
+            with open(path, encoding="utf-8", errors="replace", newline="") as text:
+                while part := text.read(1 << 20):
+                    print(sanitize(part), end="")
+            return 0
         with open(path, "rb") as file:
             while chunk := file.read(1 << 20):
                 sys.stdout.buffer.write(chunk)

@@ -20,6 +20,7 @@ from supervisor.board.attempt import Attempt
 from supervisor.board.board import SprintDir
 from supervisor.keeper.egress import opened
 from supervisor.keeper.lane import LaneDir
+from supervisor.keeper.log import NAMES, reserved_bytes
 from supervisor.model.ending import Cause
 from supervisor.model.phase import Agent, Phase
 
@@ -33,6 +34,7 @@ class Bounds:
     Attributes:
         groups: descriptors to get into its control groups by.
         watched: directories on the host's disk that it writes to, and that nobody else counts.
+        logs: its logs, of which only what they take behind their ends counts here.
     """
 
     plan: Plan
@@ -40,6 +42,7 @@ class Bounds:
     way_out: WayOut | None
     groups: tuple[int, ...]
     watched: tuple[str, ...]
+    logs: tuple[str, ...]
 
     def of_mount(self, spec: MountSpec) -> MountSpec:
         """The lane's file system with what it may take."""
@@ -72,7 +75,7 @@ class Bounds:
         return look
 
     def _uses_more(self, allowed: int) -> bool:
-        total = 0
+        total = sum(map(_reserved, self.logs))
         for top in self.watched:
             for size in _sizes(top):
                 total += size
@@ -124,6 +127,7 @@ def bounded(
             way_out=way_out,
             groups=group.fds if group else (),
             watched=tuple(watched),
+            logs=tuple(os.path.join(attempt.path, log) for log in NAMES),
         )
 
 
@@ -158,6 +162,13 @@ def _planned(limits: Limits, tier: Tier, hierarchy: cgroup.Hierarchy | None, whe
             hint="systemd-run --user --scope -p Delegate=yes nanosup up   (or run as root)",
         )
     return planned
+
+
+def _reserved(log: str) -> int:
+    try:
+        return reserved_bytes(os.lstat(log))
+    except OSError:
+        return 0
 
 
 def _sizes(top: str) -> Iterator[int]:

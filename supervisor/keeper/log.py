@@ -35,6 +35,13 @@ def lost_bytes(fd: int) -> int:
     return begins
 
 
+def reserved_bytes(status: os.stat_result) -> int:
+    """What a file takes behind its end: fallocate(2) gives it any number of blocks there, and no
+    limit of its size is about those."""
+    whole = -(-status.st_size // _BLOCK_BYTES) * _BLOCK_BYTES
+    return max(0, status.st_blocks * 512 - whole)
+
+
 class Log:
     """One log, open for its keeper.
 
@@ -80,6 +87,15 @@ class Log:
             self._can_punch = False  # a file system without holes: it grows
             return
         self.dropped_bytes = until
+
+    def release(self) -> None:
+        """Gives back what the agent has reserved behind its end.
+
+        That cuts off what is printed meanwhile, so this is for when nobody writes any more.
+        """
+        status = os.fstat(self.fd)
+        if reserved_bytes(status):
+            os.ftruncate(self.fd, status.st_size)
 
     def restore(self) -> bool:
         """Puts the log back if somebody has removed it or something else is in its place.

@@ -187,6 +187,7 @@ class Session:
     def _put_away(self) -> None:
         for opened in self._logs:
             opened.trim()
+            opened.release()
             name = os.path.basename(opened.path)
             if opened.dropped_bytes:
                 self._tell("log.dropped", log=name, bytes=opened.dropped_bytes)

@@ -200,3 +200,14 @@ def _meddle(top: Path, chance: random.Random) -> None:
                 at.unlink()
                 at.mkdir()
                 write(at / "inside", "in\n")
+
+
+def test_a_tree_that_its_owner_may_not_read_becomes_a_layer_all_the_same(
+    tmp_path: Path, checkout: str
+) -> None:
+    target = made(tmp_path, checkout)
+    (target / "new").write_text("work")
+    target.chmod(0)
+    upper = settled(tmp_path, target)
+    assert (upper / "new").read_text() == "work"
+    assert stat.S_IMODE(upper.stat().st_mode) == 0o700

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import shutil
+import struct
 import zlib
 from pathlib import Path
 
@@ -407,3 +409,51 @@ def test_a_file_that_was_committed_with_crlf_can_change_again(lane: Lane) -> Non
     write(lane.view / "x", "one\r\ntwo\r\n")
     result = lane.seal()
     assert git_bytes(lane.host, "cat-file", "blob", f"{result.tree}:x") == b"one\r\ntwo\r\n"
+
+
+def _varint(number: int) -> bytes:
+    out = b""
+    while number > 127:
+        out, number = out + bytes((number & 127 | 128,)), number >> 7
+    return out + bytes((number,))
+
+
+def _packed_head(kind: int, size: int) -> bytes:
+    return (
+        bytes((kind << 4 | size & 15 | 128,)) + _varint(size >> 4)
+        if size > 15
+        else bytes((kind << 4 | size,))
+    )
+
+
+def test_a_pack_that_swells_to_any_size_costs_the_history_alone(lane: Lane) -> None:
+    size, blob = 2 << 30, b"x\n"
+    deflate = zlib.compressobj(9)
+    zeros = b"".join([deflate.compress(bytes(1 << 20)) for _ in range(size >> 20)])
+    base = _packed_head(3, size) + zeros + deflate.flush()
+    # A blob of two bytes, as a difference from one of two gigabytes.
+    change = _varint(size) + _varint(len(blob)) + bytes((len(blob),)) + blob
+    back = len(base)
+    offset = bytes((back & 127,))
+    while back := back >> 7:
+        back -= 1
+        offset = bytes((back & 127 | 128,)) + offset
+    difference = _packed_head(6, len(change)) + offset + zlib.compress(change)
+    pack = b"PACK" + struct.pack(">II", 2, 2) + base + difference
+    checksum = hashlib.sha1(pack).digest()
+    oid = hashlib.sha1(b"blob 2\0" + blob).hexdigest()
+    places = sorted([(bytes.fromhex(oid), 12 + len(base)), (b"\1" * 20, 12)])
+    index_ = b"\377tOc\0\0\0\2"
+    index_ += struct.pack(">256I", *(sum(n[0] <= i for n, _ in places) for i in range(256)))
+    index_ += b"".join(n for n, _ in places) + bytes(8)
+    index_ += struct.pack(">2I", *(at for _, at in places)) + checksum
+    directory = lane.git / "objects/pack"
+    directory.mkdir(exist_ok=True)
+    name = directory / f"pack-{checksum.hex()}"
+    name.with_suffix(".pack").write_bytes(pack + checksum)
+    name.with_suffix(".idx").write_bytes(index_ + hashlib.sha1(index_).digest())
+    tree = put_object(lane.git / "objects", "tree", entry("100644", b"x", oid))
+    put_commit(lane, tree)
+    lane.expect_fallback("too large")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1536 << 10
+    assert resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY

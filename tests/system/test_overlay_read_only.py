@@ -333,3 +333,16 @@ def test_the_tree_has_the_same_digest_before_and_after_everything(reader: Path) 
         assert fingerprint(reader) == before
         with open("/proc/sys/vm/drop_caches", "w") as caches:
             caches.write("3")
+
+
+def test_what_was_read_can_be_synchronised(
+    unchanged: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("file", "directory"):
+        fd = os.open(unchanged / name, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+    assert "unexpected failure" not in capfd.readouterr().err

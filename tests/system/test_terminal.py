@@ -210,3 +210,15 @@ def test_terminal_without_namespaces_is_the_same(fleet: Fleet) -> None:
     )
     with at_terminal(fleet, "/usr/bin/python3", "-c", ECHO) as terminal:
         stop_and_go_on(terminal)
+
+
+def test_what_an_agent_hands_on_is_shown_without_control_characters(fleet: Fleet) -> None:
+    script = r"printf '\033]0;title\007\302\233text\n' > $NANOSUP_OUTPUTS/said.txt"
+    with at_terminal(fleet, *shell(script)) as terminal:
+        assert terminal.status() == "ended 0"
+    show = [NANOSUP, "artifacts", "show", "look"]
+    with Terminal(show, fleet.top, fleet.env, rows=31, columns=97) as terminal:
+        shown = terminal.expect("(.*)text").group(1)
+        assert terminal.status() == "ended 0"
+    assert "\033]0" not in shown and "\x9b" not in shown
+    assert "\033]0;title" in fleet.run("artifacts", "show", "look").stdout

@@ -124,12 +124,19 @@ REFUSED = (
     "python3 -c \"import os; os.chmod('/proc/self/fd/%d' % os.open('file', 0), 0)\"",
     "python3 -c \"import os; os.setxattr(os.open('file', 0), 'user.x', b'y')\"",
     "chattr +A file",
+    # EXT4_IOC_SETVERSION, BTRFS_IOC_SUBVOL_CREATE
+    "python3 -c \"import fcntl, os; fcntl.ioctl(os.open('file', 0), 0x40086604, b'12345678')\"",
+    "python3 -c \"import fcntl, os; fcntl.ioctl(os.open('.', 0), 0x5000940E, bytes(8) + b'd')\"",
+    "python3 -c \"import fcntl, os; fcntl.fcntl(os.open('file', 0), fcntl.F_SETLEASE, 0)\"",
     "setfattr -n user.overlay.opaque -v y $W",
     "cat /etc/shadow",
     "ls /var/tmp",
     "ls $W/..",
     "kill -0 $PPID",
     "renice 19 $PPID",
+    'python3 -c "import os; os.setpriority(os.PRIO_USER, 0, os.nice(0))"',
+    'python3 -c "import os; os.setpriority(os.PRIO_USER, os.getuid(), os.nice(0))"',
+    "ionice -c 3 -u $(id -u)",
     "prlimit --pid $PPID --nofile=3",
     "unshare -U true",
     "cat /proc/$PPID/environ",
@@ -149,6 +156,7 @@ def test_what_a_reader_must_not_do_is_refused(who: Who, features: Features) -> N
         assert end == Exited(0) and said == "", [REFUSED[int(i)] for i in said.split()]
         after = os.lstat(lane.reads / "file")
         assert before[:6] == after[:6] and before.st_mtime_ns == after.st_mtime_ns
+        assert before.st_ctime_ns == after.st_ctime_ns
         assert sorted(os.listdir(lane.reads)) == ["file", "link"]
 
     as_keeper(who, features, act)

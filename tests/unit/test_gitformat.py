@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.git.conversion import EncodingFailure, LineEnd, Plan, plan, to_git
+from sandbox.git.gitattribute import Attributes
 from sandbox.git.gitname import Refusal, refusal
 from sandbox.git.gitobject import (
     FormatError,
@@ -82,6 +83,20 @@ def test_a_pattern_made_to_hang_does_not() -> None:
     assert time.monotonic() - started < 5
 
 
+def test_a_pattern_of_wide_classes_is_as_quick_as_one_of_letters() -> None:
+    started = time.monotonic()
+    pattern = compile_glob(b"[!a]" * 4000, pathname=True)
+    assert time.monotonic() - started < 5
+    assert pattern.fullmatch(b"b" * 4000) and not pattern.fullmatch(b"b" * 3999 + b"a")
+
+
+def test_macros_may_name_each_other_without_end() -> None:
+    chain = b"".join(b"[attr]m%d m%d\n" % (i, i + 1) for i in range(5000))
+    attributes = Attributes(b"", lambda: chain + b"[attr]m5000 m0 eol=lf\n* m0\n", None)
+    found = attributes.resolve(b"file")
+    assert found[b"eol"] == b"lf" and found[b"m4999"] is True
+
+
 def test_line_ends_become_what_git_add_makes_of_them() -> None:
     convert, guess = Plan(LineEnd.CONVERT), Plan(LineEnd.GUESS)
     nothing = lambda: None  # noqa: E731 (there is no blob)
@@ -97,7 +112,9 @@ def test_line_ends_become_what_git_add_makes_of_them() -> None:
 def test_encodings_become_utf8_or_fail_for_that_file_alone() -> None:
     todo = plan({b"working-tree-encoding": b"UTF-16"}, autocrlf=False)
     assert to_git("ü".encode("utf-16"), todo, lambda: None) == "ü".encode()
-    for encoding, data in (("UTF-16", b"abc"), ("no such", b"abc")):
+    # A codec of Python's whose time grows with the square of the size is no encoding of a file.
+    slow = b"a" * 200_000 + b"-" + b"zzzz" * 200_000
+    for encoding, data in (("UTF-16", b"abc"), ("no such", b"abc"), ("punycode", slow)):
         with pytest.raises(EncodingFailure):
             to_git(data, Plan(encoding=encoding), lambda: None)
 

@@ -113,6 +113,12 @@ def test_bits_that_the_kernel_ignores_do_not_let_an_ioctl_through(above: int) ->
         assert ask(machine, "ioctl", 0, above << 32 | TCGETS) == ALLOW
 
 
+def test_files_can_be_locked_and_not_leased(machine: str) -> None:
+    assert ask(machine, "fcntl", 3, 1024, 0) == refused(errno.EPERM)  # F_SETLEASE
+    for command in (2, 6, 1025, 1030):  # F_SETFD, F_SETLK, F_GETLEASE, F_DUPFD_CLOEXEC
+        assert ask(machine, "fcntl", 3, command) == ALLOW
+
+
 @pytest.mark.parametrize("family", [1, 2, 10, 16])
 def test_ordinary_socket_families_are_allowed(machine: str, family: int) -> None:
     assert ask(machine, "socket", family) == ALLOW
