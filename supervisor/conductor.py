@@ -22,7 +22,7 @@ from supervisor.board import beat, turn
 from supervisor.board.attempt import Attempt, describe_holder, describe_outcome
 from supervisor.board.board import Board, SprintDir
 from supervisor.board.lost import bury_dead
-from supervisor.board.observe import observe
+from supervisor.board.observe import driver, holder, observe
 from supervisor.board.owner import liveness, this_process
 from supervisor.board.readiness import check_ready
 from supervisor.board.request import request_end
@@ -207,6 +207,8 @@ def unstuck(
     """
     turn.bury(board)
     slot = sprint.slot(phase_name)
+    if force:
+        _free_driver(sprint)
     latest = slot.latest()
     if latest is None or latest.outcome is not None:
         return None, f"{phase_name} is held by nobody"
@@ -237,6 +239,18 @@ def unstuck(
     if its_turn is not None and _same_holder(its_turn.owner, latest.owner):
         turn.give_back(board, its_turn, state)
     return ended, said
+
+
+def _free_driver(sprint: SprintDir) -> None:
+    """Ends the claim of a `nanosup up` that cannot be judged from here: its container, or host, may
+    be gone, and nothing else would ever let another one go on with the sprint."""
+    slot = driver(sprint)
+    held = holder(slot)
+    if held is not None and liveness(held) is Liveness.UNKNOWN:
+        try:
+            slot.finish(held, _ended(AttemptState.REVOKED, "taken away by unstuck --force"))
+        except FencedError:
+            pass  # it ended by itself meanwhile
 
 
 def _end_keeper(attempt: Attempt) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 
 # asm-generic/resource.h, the same on x86_64 and aarch64
 _RLIMIT_FSIZE, _RLIMIT_DATA, _RLIMIT_NPROC, _RLIMIT_NOFILE = 1, 2, 6, 7
+RESOURCES = (_RLIMIT_FSIZE, _RLIMIT_DATA, _RLIMIT_NPROC, _RLIMIT_NOFILE)
 
 # bubblewrap's two processes are in the lane's control group, and one of them in its user namespace.
 _OWN_IN_GROUP, _OWN_IN_NAMESPACE = 2, 1
@@ -73,6 +74,7 @@ class Means:
         others: where it counts for the user, how many processes and threads the lane's user has
             besides; None: nobody has counted.
         counts_disk: the lane's file system is ours, and counts.
+        ceilings: RLIMIT_* → what nanosup itself may have at most (its hard limit).
     """
 
     version: int = 0
@@ -80,6 +82,7 @@ class Means:
     own_processes: bool = False
     others: int | None = None
     counts_disk: bool = True
+    ceilings: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +146,10 @@ def plan(limits: Limits, means: Means) -> Plan:
         if not means.counts_disk:
             weak["disk"] = "only each file is limited: the lane's file system is the kernel's"
     return Plan(
-        resources=resources,
+        # To raise a hard limit is not allowed (setrlimit(2)), and less is not more than was asked.
+        resources={
+            kind: min(most, means.ceilings.get(kind, most)) for kind, most in resources.items()
+        },
         group=tuple(group),
         disk=limits.disk,
         weak=weak,

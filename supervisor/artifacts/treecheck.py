@@ -33,7 +33,7 @@ def check_trees(repo: Repository, board: Board, sprint: SprintDir) -> Iterator[B
         ]
         for attempt, snapshot in sealed:
             if attempt.state is AttemptState.COMPLETED:
-                yield from _check(repo, board, phase.name, attempt, snapshot)
+                yield from _check(repo, board, sprint, phase.name, attempt, snapshot)
         if sealed:
             known = [snapshot.commit for _, snapshot in sealed]
             ref = ref_of(sprint.id, phase.name)
@@ -45,7 +45,12 @@ def check_trees(repo: Repository, board: Board, sprint: SprintDir) -> Iterator[B
 
 
 def _check(
-    repo: Repository, board: Board, phase: str, attempt: Attempt, sealed: Snapshot
+    repo: Repository,
+    board: Board,
+    sprint: SprintDir,
+    phase: str,
+    attempt: Attempt,
+    sealed: Snapshot,
 ) -> Iterator[Bad]:
     where = f"attempt {attempt.n} of {phase}"
     actual = _tree_of(repo, sealed.commit)
@@ -59,7 +64,7 @@ def _check(
         now = fold_again(
             repo,
             base_tree=sealed.base_tree,
-            layers=[Path(_layer(board, layer, attempt)) for layer in sealed.layers],
+            layers=[Path(_layer(board, sprint, layer)) for layer in sealed.layers],
             tree=sealed.tree,
             object_dirs=[objects] if objects.is_dir() else [],
         )
@@ -81,10 +86,11 @@ def _tree_of(repo: Repository, commit: str) -> str | None:
         return None
 
 
-def _layer(board: Board, layer: str, attempt: Attempt) -> str:
-    """Where a layer is: among the sealed ones, or, of an attempt that failed, in its lane."""
+def _layer(board: Board, sprint: SprintDir, layer: str) -> str:
+    """Where a layer is: among the sealed ones, or, of an attempt that failed, in its lane. That may
+    be one of another phase: the writer before has sealed what its own failed attempts left, too."""
     published = board.layer_path(layer)
     if os.path.isdir(published):
         return published
-    number = layer.rsplit("-", 1)[1]
-    return os.path.join(os.path.dirname(attempt.path), number, "lane", "upper")
+    phase, number = layer.removeprefix(f"{sprint.id}-").rsplit("-", 1)
+    return os.path.join(sprint.slot(phase).path, "attempts", number, "lane", "upper")

@@ -13,7 +13,7 @@ from supervisor.board.board import SprintDir
 from supervisor.board.lost import bury_dead
 from supervisor.board.observe import driver, holder
 from supervisor.board.owner import this_process
-from supervisor.errors import BusyError, HeldError
+from supervisor.errors import BusyError, FencedError, HeldError
 from supervisor.model.record import AttemptState, Outcome
 
 
@@ -52,8 +52,11 @@ def driving(sprint: SprintDir) -> Iterator[Drive]:
         yield drive
     finally:
         state = AttemptState.COMPLETED if drive.arrived else AttemptState.RELEASED
-        with room.forgiving():  # who is dead has ended
-            slot.finish(claim, Outcome(state=state, ended_at=clock.utc_now()))
+        try:
+            with room.forgiving():  # who is dead has ended
+                slot.finish(claim, Outcome(state=state, ended_at=clock.utc_now()))
+        except FencedError:
+            pass  # taken away by force
         sprint.journal.note("up.ended", pid=os.getpid())
 
 

@@ -13,6 +13,7 @@ import anyio
 from sandbox import syscalls
 
 _SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_NO_WATCHES = frozenset({errno.ENOSPC, errno.ENOMEM})
 _LOOK_AGAIN_S = 1.0
 
 
@@ -24,33 +25,41 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        self._inotify = syscalls.inotify_init1()
+        self._inotify = _inotify()
         self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         # One descriptor to wait for, however many processes there are (epoll(7) nests).
         self._epoll = select.epoll()
-        self._epoll.register(self._inotify, select.EPOLLIN)
+        if self._inotify is not None:
+            self._epoll.register(self._inotify, select.EPOLLIN)
         self._epoll.register(self._nudge, select.EPOLLIN)
         self._pidfds: dict[int, int] = {}
+        self._unwatched: set[str] = set()
         self._unseen = False
 
     def close(self) -> None:
         self._epoll.close()
         for fd in (self._inotify, self._nudge, *self._pidfds.values()):
-            os.close(fd)
+            if fd is not None:
+                os.close(fd)
         self._pidfds.clear()
 
     def directory(self, path: str) -> None:
         """Wakes up for whatever appears or disappears in a directory. Idempotent.
 
+        Where no watches are left (fs.inotify.max_user_watches), it wakes up every second instead.
+
         Raises:
-            OSError: no such directory, or no inotify watches are left (ENOSPC).
+            FileNotFoundError: no such directory.
         """
-        mask = syscalls.IN_CREATE | syscalls.IN_MOVED_TO | syscalls.IN_DELETE
-        syscalls.inotify_add_watch(self._inotify, path, mask)
+        self._add(path, syscalls.IN_CREATE | syscalls.IN_MOVED_TO | syscalls.IN_DELETE)
 
     def file(self, path: str) -> None:
-        """Wakes up for each write to a file. Idempotent. Raises as `directory`."""
-        syscalls.inotify_add_watch(self._inotify, path, syscalls.IN_MODIFY)
+        """Wakes up for each write to a file. Idempotent. As `directory`, and every second too while
+        there is none: somebody may remove a journal, and who writes to it next makes it again."""
+        try:
+            self._add(path, syscalls.IN_MODIFY)
+        except FileNotFoundError:
+            self._unwatched.add(path)
 
     def processes(self, pids: Iterable[int]) -> None:
         """Wakes up when one of `pids` ends; replaces the pids named before.
@@ -100,12 +109,34 @@ class Watch:
 
     def _limit_s(self, timeout_s: float | None) -> float:
         limit_s = math.inf if timeout_s is None else timeout_s
-        return min(limit_s, _LOOK_AGAIN_S) if self._unseen else limit_s
+        return min(limit_s, _LOOK_AGAIN_S) if self._unseen or self._unwatched else limit_s
+
+    def _add(self, path: str, mask: int) -> None:
+        self._unwatched.discard(path)
+        if self._inotify is None:
+            self._unwatched.add(path)
+            return
+        try:
+            syscalls.inotify_add_watch(self._inotify, path, mask)
+        except OSError as error:
+            if error.errno not in _NO_WATCHES:
+                raise
+            self._unwatched.add(path)
 
     def _drain(self) -> None:
         for fd in (self._inotify, self._nudge):
             try:
-                while os.read(fd, 65536):
+                while fd is not None and os.read(fd, 65536):
                     pass
             except BlockingIOError:
                 pass
+
+
+def _inotify() -> int | None:
+    """None where this user can have no more (fs.inotify.max_user_instances)."""
+    try:
+        return syscalls.inotify_init1()
+    except OSError as error:
+        if error.errno not in _SHORT:
+            raise
+        return None

@@ -36,6 +36,7 @@ _NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 def main(argv: list[str] | None = None) -> None:
     """The entry point: runs a command and exits with its code. Errors are one line on stderr."""
     arguments = sys.argv[1:] if argv is None else argv
+    _open_standard()
     code = _guarded(lambda: cli.main(args=arguments, standalone_mode=False), arguments)
     try:
         sys.stdout.flush()
@@ -44,6 +45,17 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = code or 141
     sys.exit(code)
+
+
+def _open_standard() -> None:
+    """Gives this process what its caller has closed (`>&-`): else the next file that it opens is
+    what is printed to."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _guarded(call: Callable[[], Any], arguments: list[str]) -> int:

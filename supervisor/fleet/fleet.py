@@ -117,8 +117,9 @@ class Fleet:
 
     async def _drive(self) -> SprintState:
         while True:
-            if not self._leaving and shortage.is_short():
+            if not self._leaving and self._stopping is None and shortage.is_short():
                 # Lanes go on by themselves. Whoever holds the descriptors may give some back.
+                self._complain("no descriptors are left (`ulimit -n`)")
                 await self._watch.changed(_SHORT_S)
                 continue
             self._set_watches()
@@ -225,6 +226,9 @@ class Fleet:
         """Starts nothing for a while: twice as long each time, until something has started."""
         self._held_s = min(_HOLD_LIMIT_S, self._held_s * 2 or _HOLD_START_S)
         self._hold_until = time.monotonic() + self._held_s
+        self._complain(reason)
+
+    def _complain(self, reason: str) -> None:
         if reason != self._complaint:
             self._complaint = reason
             self._sprint.journal.note("up.waits", reason=reason)

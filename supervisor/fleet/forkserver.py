@@ -170,4 +170,7 @@ def serve(requests: socket.socket, state: str, top: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=os.dup(0)), *sys.argv[1:])
+    try:
+        serve(socket.socket(fileno=os.dup(0)), *sys.argv[1:])
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # `up` was killed, and its keepers run on

@@ -18,7 +18,7 @@ from supervisor.board.watch import Watch
 from supervisor.errors import BoardError, SupervisorError
 from supervisor.views.views import event_document, event_line
 
-_GONE = frozenset({errno.EPIPE, errno.EIO})
+_GONE = frozenset({errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Look(Enum):
@@ -71,7 +71,7 @@ class Show:
         except OSError as error:
             if error.errno not in _GONE:
                 raise
-            # Nobody reads any more, which is no reason for lanes to end.
+            # Nobody reads any more, or it goes to a disk that is full: no reason for lanes to end.
             os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
         except SupervisorError as error:
             print(f"nanosup: nothing more is shown: {error.message}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -154,6 +155,7 @@ def _planned(limits: Limits, tier: Tier, hierarchy: cgroup.Hierarchy | None, whe
         own_processes=tier.namespaced and host.counts_processes_by_namespace(),
         others=None if tier.namespaced else census.count_tasks(namespace.lane_ids()[0]),
         counts_disk=tier is Tier.FUSE,
+        ceilings=_ceilings(),
     )
     planned = limit.plan(limits, means)
     for name, why in limit.unmet(limits, planned).items():
@@ -169,6 +171,11 @@ def _reserved(log: str) -> int:
         return reserved_bytes(os.lstat(log))
     except OSError:
         return 0
+
+
+def _ceilings() -> dict[int, int]:
+    hard = {kind: resource.getrlimit(kind)[1] for kind in limit.RESOURCES}
+    return {kind: most for kind, most in hard.items() if most != resource.RLIM_INFINITY}
 
 
 def _sizes(top: str) -> Iterator[int]:

@@ -120,7 +120,11 @@ class Log:
                     shutil.copyfileobj(source, target, 1 << 20)
                     target.truncate(mine.st_size)
                 os.chmod(tmp, 0o600)
-                os.rename(tmp, self.path)
+                try:
+                    os.rename(tmp, self.path)
+                except IsADirectoryError:
+                    os.rename(self.path, disk.tmp_path(os.path.dirname(self.path)))
+                    os.rename(tmp, self.path)
             finally:
                 disk.remove(tmp)
         return True
@@ -142,12 +146,13 @@ class Logs:
     def __init__(self, logs: Iterable[Log], finale: Finale | None = None) -> None:
         self._logs = tuple(logs)
         self.finale = finale
-        self._inotify = syscalls.inotify_init1()
         try:
+            self._inotify = syscalls.inotify_init1()
             self._listen()
-        except BaseException:
-            os.close(self._inotify)
-            raise
+        except OSError:
+            # This user can have no more of them. What is readable at once is tended at once, and
+            # `tend` says that it does not listen.
+            self._inotify = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def fileno(self) -> int:
         """Readable when something was printed since `tend` has said that it listens."""

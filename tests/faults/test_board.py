@@ -139,3 +139,41 @@ def test_several_begun_at_the_same_moment_begin_each_sprint_once(
 
     assert sorted(finish(up)[0] for up in ups if up is not winner) == [19, 19, 19]
     finish(winner)
+
+
+def test_journal_that_is_removed_ends_nothing(make: Make) -> None:
+    scenario = make(stand_in("a", "wait()") + phase("p") + phase("q", depends_on=["p"]))
+    up = scenario.up()
+    scenario.await_entry("waits", "p")
+
+    (scenario.board / f"sprints/{scenario.sprint()['id']}/journal.jsonl").unlink()
+    scenario.release("p")
+    scenario.release("q")
+
+    code, said = finish(up)
+    assert code == 0, said
+    assert "Traceback" not in said
+    scenario.check_completed()
+
+
+def test_up_of_a_container_that_is_gone_can_be_taken_over_by_force(make: Make) -> None:
+    scenario = make(stand_in("a", "wait()") + phase("p"))
+    up = scenario.up()
+    scenario.await_entry("waits", "p")
+    for pid in scenario.processes():
+        os.kill(pid, signal.SIGKILL)
+    finish(up)
+    for path in (scenario.board / "sprints").glob("*/**/owner.json"):
+        owner = json.loads(path.read_text())
+        path.write_text(json.dumps({**owner, "pid_ns": 1, "host": "elsewhere"}))
+    for path in (scenario.board / "turns").glob("**/owner.json"):
+        owner = json.loads(path.read_text())
+        path.write_text(json.dumps({**owner, "pid_ns": 1, "host": "elsewhere"}))
+    assert scenario.run("up", "--plain").returncode == 19
+
+    assert scenario.run("unstuck", "p", "--force").returncode == 0
+
+    up = scenario.up()
+    scenario.release("p", 2)
+    assert finish(up)[0] == 0
+    scenario.check_completed()

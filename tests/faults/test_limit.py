@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.faultbox import Make, Scenario, await_true, finish, phase, stand_in
+from tests.fleetbox import NANOSUP
 
 
 def limit(pid: int, kind: int, soft: int) -> None:
@@ -157,4 +160,31 @@ def test_idle_lanes_wake_up_nobody(make: Make, lanes: int, seconds: float) -> No
     assert {who: rate for pid, who in pids.items() if (rate := woken[pid]) > 3} == {}
     assert scenario.run("down", "--now").returncode == 0
     finish(up)
+    scenario.check_gone()
+
+
+def test_lanes_start_where_nanosup_itself_may_have_fewer_processes_than_a_lane(make: Make) -> None:
+    scenario = make(stand_in("a", "say('x')") + phase("p"))
+    command = ["prlimit", "--nproc=2000:2000", NANOSUP, "up", "--plain"]
+
+    done = subprocess.run(
+        command, cwd=scenario.top, env=scenario.env, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    scenario.check_completed()
+
+
+def test_out_of_descriptors_it_says_so_and_still_ends_when_asked_to(make: Make) -> None:
+    scenario = make(stand_in("a", "wait()") + phase("p"))
+    up = scenario.up()
+    scenario.await_entry("waits", "p")
+    resource.prlimit(up.pid, resource.RLIMIT_NOFILE, (32, 32))
+    os.kill(up.pid, signal.SIGCONT)
+    assert scenario.run("restart", "p").returncode == 0  # something changes
+    await_true(lambda: any(e["event"] == "up.waits" for e in scenario.journal()), "it to say so")
+
+    up.send_signal(signal.SIGTERM)
+
+    assert finish(up)[0] == 143
     scenario.check_gone()

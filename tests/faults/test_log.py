@@ -138,3 +138,16 @@ def test_output_goes_on_without_a_gap_while_up_is_killed_again_and_again(make: M
     assert raw(scenario) == b"".join(b"line %d\n" % i for i in range(400))
     assert scenario.states("p") == ["completed"]
     scenario.check_completed()
+
+
+def test_log_that_a_directory_was_put_in_place_of_is_there_again(make: Make) -> None:
+    scenario = make(stand_in("a", "say('before'); wait(); say('after')") + phase("p"))
+    up = scenario.up()
+    scenario.await_entry("waits", "p")
+    scenario.log("p").unlink()
+    (scenario.log("p") / "in it").mkdir(parents=True)
+    scenario.release("p")
+
+    assert finish(up)[0] == 0
+    assert raw(scenario) == b"before\nafter\n"
+    scenario.check_completed()

@@ -152,3 +152,15 @@ def test_status_client_that_stops_reading_holds_up_nobody(make: Make) -> None:
         client.kill()
         client.communicate()
     scenario.check_completed()
+
+
+def test_what_a_failed_writer_left_is_verified_under_the_next_writer_too(make: Make) -> None:
+    scenario = make(
+        stand_in("a", "save(f'{phase}-{n}', 'x'); sys.exit(phase == 'p' and n == 1)")
+        + phase("p", access="write", restarts=1, backoff_s=0)
+        + phase("q", access="write", depends_on=["p"])
+    )
+
+    assert finish(scenario.up())[0] == 0
+    assert scenario.states("p") == ["failed", "completed"]
+    scenario.check_completed()

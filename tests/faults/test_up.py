@@ -229,3 +229,46 @@ def is_zombie(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-", ">/dev/full"])
+def test_with_nothing_to_print_to_it_works_all_the_same(make: Make, closed: str) -> None:
+    scenario = make(stand_in("a", "say('x')") + phase("p"))
+
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" up --plain {closed}', NANOSUP],
+        cwd=scenario.top, env=scenario.env, stderr=subprocess.PIPE, text=True, timeout=TIMEOUT_S,
+    )  # fmt: skip
+
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    scenario.check_completed()
+
+
+def test_killed_at_any_moment_of_a_start_it_leaves_no_complaint(make: Make) -> None:
+    scenario = make(stand_in("a", "wait()") + phase("p"))
+    up = scenario.up()
+    await_true(lambda: scenario.processes(), "the template")
+    await_true(lambda: (scenario.board / "keeper.log").exists(), "the template")
+    template = template_of(up.pid)
+    os.kill(template, signal.SIGSTOP)
+    # It has asked for a keeper by the time that it waits for what comes of it.
+    await_true(lambda: any(e["event"] == "up.started" for e in scenario.journal()), "the sprint")
+    await_true(lambda: is_asleep(up.pid), "an order to be on its way, unanswered")
+    os.kill(up.pid, signal.SIGKILL)
+    finish(up)
+    os.kill(template, signal.SIGCONT)
+
+    scenario.release("p")
+    scenario.complete()
+    assert (scenario.board / "keeper.log").read_text() == ""
+
+
+def is_asleep(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "S"
+
+
+def template_of(up: int) -> int:
+    children = Path(f"/proc/{up}/task/{up}/children")
+    await_true(lambda: children.read_text().split(), "the template")
+    return int(children.read_text().split()[0])

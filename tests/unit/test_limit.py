@@ -122,3 +122,11 @@ def test_without_a_user_namespace_the_users_other_processes_come_on_top() -> Non
     assert "together" in asked.weak["processes"]
     assert unasked.resources[6] == 30 + DEFAULT_PROCESSES
     assert unasked.weak == unasked.missing == {}
+
+
+def test_no_more_is_given_than_there_is_to_give() -> None:
+    """Else a host on which `ulimit -u` is lower than what lanes have would start none at all."""
+    means = Means(own_processes=True, ceilings={resource.RLIMIT_NPROC: 2000})
+
+    assert plan(Limits(), means).resources == {resource.RLIMIT_NPROC: 2000}
+    assert plan(Limits(processes=50), means).resources == {resource.RLIMIT_NPROC: 51}
