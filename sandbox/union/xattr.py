@@ -17,12 +17,14 @@ class Xattrs:
         self._overlay = overlay
 
     def get(self, node: Node, name: bytes) -> bytes:
-        """getxattr(2). Raises OSError (ENODATA, EOPNOTSUPP)."""
+        """getxattr(2). Raises OSError (ENODATA, EOPNOTSUPP, EINVAL)."""
         refusal = layer.xattr_refusal(name)
         if refusal:
             raise OSError(errno.ENODATA if refusal == errno.EPERM else refusal, "hidden")
         path = self._path(node)
         if path is None:
+            if self._overlay.upper is not None:
+                _require_namespace(self._overlay.root.fd, name)
             raise OSError(errno.ENODATA, "no attribute")
         try:
             return os.getxattr(path[0], name, follow_symlinks=path[1])
@@ -105,9 +107,9 @@ class Xattrs:
 
 
 def _require_namespace(fd: int, name: bytes) -> None:
-    """Raises OSError (EOPNOTSUPP) if the file system of a descriptor has no such attributes."""
+    """Raises OSError (EOPNOTSUPP, EINVAL) if the file system of a descriptor has no such names."""
     try:
         os.getxattr(b"/proc/self/fd/%d" % fd, name)
     except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):
             raise

@@ -346,6 +346,11 @@ def test_an_attribute_call_that_must_fail_copies_nothing_up(stage: Stage, name: 
     with served(spec) as lane:
         path = lane.mountpoint / name
         for code, attempt in (
+            (errno.ENODATA, lambda: os.getxattr(path, "trusted.none")),
+            (errno.EOPNOTSUPP, lambda: os.getxattr(path, "odd.none")),
+            (errno.EOPNOTSUPP, lambda: os.getxattr(path, "system.none")),
+            (errno.EINVAL, lambda: os.getxattr(path, "trusted.")),
+            (errno.EINVAL, lambda: os.setxattr(path, "trusted.", b"1")),
             (errno.ENODATA, lambda: os.removexattr(path, "trusted.none")),
             (errno.EOPNOTSUPP, lambda: os.removexattr(path, "odd.none")),
             (errno.EOPNOTSUPP, lambda: os.setxattr(path, "odd.none", b"1")),
