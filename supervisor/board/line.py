@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from supervisor.board import beat, turn
+from supervisor.board import beat, turn, vital
 from supervisor.board.attempt import Attempt
 from supervisor.board.board import Board
 from supervisor.board.owner import this_process
@@ -50,6 +50,7 @@ class Place:
             waiting = self._board.queue.waiting()
             before = [t for t in waiting if t.n < self._ticket.n]
             if all(t.n != self._ticket.n for t in waiting):
+                vital.release(self._ticket.path)
                 self._ticket = None  # used by the keeper that took the turn with it
             else:
                 self._beat(self._ticket)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from supervisor import clock
-from supervisor.board import beat
+from supervisor.board import beat, vital
 from supervisor.board.attempt import Attempt
 from supervisor.model.liveness import (
     Identity,
@@ -62,7 +62,12 @@ def liveness(attempt: Attempt) -> Liveness:
     owner, here = attempt.owner, this_process()
     if owner.giver is not None and not beat.has_begun(attempt.path):
         owner = before_first_beat(owner)
-    seen = observe(owner.pid) if owner.pid is not None and can_see(owner, here) else None
+    is_seen = can_see(owner, here)
+    if owner.locks and not is_seen and owner.boot_id == here.boot_id:
+        held = vital.is_held(attempt.path)
+        if held is not None:
+            return Liveness.ALIVE if held else Liveness.DEAD
+    seen = observe(owner.pid) if owner.pid is not None and is_seen else None
     age_s = beat.age_s(attempt.path, here.boot_id) if owner.lease_s is not None else None
     return judge(owner, here, seen, age_s)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 
 from supervisor import clock
-from supervisor.board import disk
+from supervisor.board import disk, vital
 from supervisor.board.attempt import Attempt
 from supervisor.board.owner import liveness
 from supervisor.board.slot import OUTCOME, OWNER, Slot
@@ -35,14 +35,11 @@ class Queue(Slot):
             BoardError: it cannot be written. The board is unchanged.
         """
         with disk.explained(self._attempts):
-            tmp = self._write_tmp(by)
             n = max(self._numbers(), default=0) + 1
-            try:
+            with self._written(by) as (tmp, by, lock):
                 while not self._publish(tmp, n):
                     n += 1  # somebody came first, and stands before us
-            except BaseException:
-                disk.remove(tmp)
-                raise
+                vital.keep(self._path(n), lock)
         # A power cut that undoes it ends who asks, too.
         return Attempt(self.label, n, self._path(n), by)
 

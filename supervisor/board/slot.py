@@ -9,8 +9,12 @@ One mechanism, for the phases of a sprint and for the writer's turn. `attempt` h
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from supervisor.board import beat, disk, document, owner
+import msgspec
+
+from supervisor.board import beat, disk, document, owner, vital
 from supervisor.board.attempt import (
     Attempt,
     describe_holder,
@@ -18,6 +22,7 @@ from supervisor.board.attempt import (
     next_number,
 )
 from supervisor.errors import FencedError, HeldError, NotFoundError
+from supervisor.model.liveness import can_see
 from supervisor.model.name import attempt_name, attempt_number
 from supervisor.model.record import AttemptState, Outcome, Owner
 
@@ -98,16 +103,12 @@ class Slot:
         # Who comes late is told without a write; who is not late may still lose below.
         if os.path.lexists(path):
             raise self._held(n)
-        with disk.explained(path):
-            tmp = self._write_tmp(by)
+        with disk.explained(path), self._written(by) as (tmp, by, lock):
             try:
                 disk.publish_directory(tmp, path)
             except FileExistsError:
-                disk.remove(tmp)
                 raise self._held(n) from None
-            except BaseException:
-                disk.remove(tmp)
-                raise
+            vital.keep(path, lock)
         made = Attempt(self.label, n, path, by)
         if is_settled:
             self.settle(made)
@@ -146,6 +147,7 @@ class Slot:
                 raise self._fenced(attempt.n) from None
             finally:
                 disk.remove(tmp)
+        vital.release(attempt.path)
         ended = Attempt(self.label, attempt.n, attempt.path, attempt.owner, outcome)
         if is_settled:
             self.settle(ended)
@@ -166,17 +168,28 @@ class Slot:
             os.mkdir(tmp, 0o700)
         return tmp
 
-    def _write_tmp(self, by: Owner) -> str:
-        """A directory with its owner inside, still to be published."""
+    @contextmanager
+    def _written(self, by: Owner) -> Iterator[tuple[str, Owner, int | None]]:
+        """A directory with its owner inside, still to be published; removed if that fails.
+
+        Gives its path, the owner as written, and the lock on it, if the owner is this process.
+        """
         tmp = self._make_tmp()
+        lock: int | None = None
         try:
+            me = owner.this_process()
+            if by.pid == me.pid and can_see(by, me):
+                lock = vital.lock(tmp)
+                by = msgspec.structs.replace(by, locks=lock is not None)
             disk.write_file(os.path.join(tmp, OWNER), document.encode(by))
             if by.lease_s is not None and by.giver is None:
-                beat.renew(tmp, beat.now(owner.this_process().boot_id))
+                beat.renew(tmp, beat.now(me.boot_id))
+            yield tmp, by, lock
         except BaseException:
+            if lock is not None:
+                os.close(lock)
             disk.remove(tmp)
             raise
-        return tmp
 
     def _numbers(self) -> list[int]:
         """All numbers, the lowest first."""

@@ -134,6 +134,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         after: the attempt at each phase further up that this one goes on from. It is superseded
             once one of those is; None in documents that do not say, which never are.
         revision: of the graph that the attempt was made by; 0 = that of sprint.json.
+        locks: the process holds a lock (flock(2)) on the attempt's directory as long as it lives.
     """
 
     agent: str
@@ -152,6 +153,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     inputs: tuple[Input, ...] = ()
     after: dict[str, int] | None = None
     revision: int = 0
+    locks: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

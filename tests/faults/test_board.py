@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faultbox import Make, await_true, finish, phase, stand_in
+from tests.faultbox import Make, Scenario, await_true, finish, phase, stand_in
 
 DAY_S = 86400
 
@@ -156,19 +156,35 @@ def test_journal_that_is_removed_ends_nothing(make: Make) -> None:
     scenario.check_completed()
 
 
-def test_up_of_a_container_that_is_gone_can_be_taken_over_by_force(make: Make) -> None:
+def move(scenario: Scenario, **elsewhere: object) -> None:
+    """Kills all that runs, and lets whoever has claimed anything have been somewhere else."""
+    for pid in scenario.processes():
+        os.kill(pid, signal.SIGKILL)
+    await_true(lambda: not scenario.processes(), "everything to be dead")
+    for path in scenario.board.glob("**/owner.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), **elsewhere}))
+
+
+def test_what_a_killed_container_has_begun_goes_on_in_the_next(make: Make) -> None:
+    scenario = make(stand_in("a", "wait()") + phase("p", access="write"))
+    up = scenario.up()
+    scenario.await_entry("waits", "p")
+    move(scenario, pid_ns=1)
+    finish(up)
+
+    up = scenario.up()
+    scenario.release("p", 2)
+    assert finish(up)[0] == 0
+    assert scenario.states("p") == ["lost", "completed"]
+    scenario.check_completed()
+
+
+def test_what_a_host_that_is_gone_has_begun_is_freed_by_force(make: Make) -> None:
     scenario = make(stand_in("a", "wait()") + phase("p"))
     up = scenario.up()
     scenario.await_entry("waits", "p")
-    for pid in scenario.processes():
-        os.kill(pid, signal.SIGKILL)
+    move(scenario, boot_id="another", host="elsewhere")
     finish(up)
-    for path in (scenario.board / "sprints").glob("*/**/owner.json"):
-        owner = json.loads(path.read_text())
-        path.write_text(json.dumps({**owner, "pid_ns": 1, "host": "elsewhere"}))
-    for path in (scenario.board / "turns").glob("**/owner.json"):
-        owner = json.loads(path.read_text())
-        path.write_text(json.dumps({**owner, "pid_ns": 1, "host": "elsewhere"}))
     assert scenario.run("up", "--plain").returncode == 19
 
     assert scenario.run("unstuck", "p", "--force").returncode == 0

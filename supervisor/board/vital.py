@@ -1,0 +1,60 @@
+"""A lock that shows to other containers of this kernel whether a process lives.
+
+A pid means nothing outside of its PID namespace, and a container that is killed and started again
+has a new one. So whoever claims for itself holds a lock (flock(2)) on the attempt's directory: the
+kernel gives it up when the process is dead, and only then. It is asked for by processes of the
+same boot alone: what other hosts see of locks depends on the file system.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+_held: dict[str, int] = {}
+
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def lock(directory: str) -> int | None:
+    """Locks a directory that nobody else knows of yet. Returns the descriptor that holds the lock;
+    None where there are no locks to be had."""
+    try:
+        fd = os.open(directory, _FLAGS)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def keep(path: str, fd: int | None) -> None:
+    """Holds a lock until `release`, or until this process ends; the directory is now at `path`."""
+    if fd is not None:
+        _held[path] = fd
+
+
+def release(path: str) -> None:
+    """Gives up the lock of the directory at `path`, if this process holds it."""
+    if (fd := _held.pop(path, None)) is not None:
+        os.close(fd)
+
+
+def is_held(path: str) -> bool | None:
+    """Whether somebody holds the lock of a directory; None where nobody can tell."""
+    try:
+        fd = os.open(path, _FLAGS)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return False
