@@ -197,6 +197,17 @@ def test_quarantine_keeps_all_of_a_damaged_sprint(stage: Stage) -> None:
     assert stage.layers() == [f"{hurt.id}-build-0001"]
 
 
+def test_a_fifo_in_a_documents_place_holds_up_nobody(stage: Stage) -> None:
+    hurt = stage.sprint()
+    path = Path(hurt.path, "phases/build/attempts/0001/owner.json")
+    path.unlink()
+    os.mkfifo(path)
+
+    quarantine.put_aside(stage.board, quarantine.damaged(stage.board))
+    stage.clean()
+    assert stage.ids() == []
+
+
 def test_sprint_of_a_newer_format_is_left_alone(stage: Stage) -> None:
     sprint = stage.sprint()
     path = Path(sprint.path, "sprint.json")
