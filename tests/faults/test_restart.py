@@ -115,7 +115,7 @@ def test_backoff_goes_on_where_it_was_when_up_is_killed_in_it(make: Make) -> Non
     after_s = scenario.phase("p")["waits_s"]
     code, said = finish(scenario.up())
 
-    assert after_s <= before_s - 1.5
+    assert after_s < before_s - 1.3  # both are told to a tenth
     assert code == 0, said
     assert begun_at_s(scenario, "p", 2) - begun_at_s(scenario, "p", 1) >= 2.5
     scenario.check_completed()
