@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -159,7 +160,8 @@ def test_journal_that_is_removed_ends_nothing(make: Make) -> None:
 def move(scenario: Scenario, **elsewhere: object) -> None:
     """Kills all that runs, and lets whoever has claimed anything have been somewhere else."""
     for pid in scenario.processes():
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it died with one that was killed before
+            os.kill(pid, signal.SIGKILL)
     await_true(lambda: not scenario.processes(), "everything to be dead")
     for path in scenario.board.glob("**/owner.json"):
         path.write_text(json.dumps({**json.loads(path.read_text()), **elsewhere}))
