@@ -35,7 +35,10 @@ def tables(options: Options) -> str:
         # In turn, so that a noisy minute of the machine is everybody's.
         for number in range(rounds):
             say(f"{corpus.name}: round {number + 1} of {rounds}")
+            # Each waits for its own writes, not for what the other has left to be written.
+            os.sync()
             worktree.append(_worktree_add(repository, number))
+            os.sync()
             sprint = _sprint(repository)
             looked += sprint.looked_s[1:]
             first.append(sprint.lanes_s[0])
