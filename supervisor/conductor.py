@@ -19,7 +19,7 @@ import msgspec
 from supervisor import clock
 from supervisor.artifacts.refusal import require
 from supervisor.board import beat, turn
-from supervisor.board.attempt import Attempt, describe_holder, describe_outcome
+from supervisor.board.attempt import Attempt, describe_holder, describe_outcome, next_number
 from supervisor.board.board import Board, SprintDir
 from supervisor.board.lost import bury_dead
 from supervisor.board.observe import driver, holder, observe
@@ -67,8 +67,7 @@ def claim(
     bury_dead(slot, "its owner died, or its lease ran out")
     seen = observe(sprint)
     phase = seen.graph[phase_name]
-    latest = slot.latest()
-    n = latest.n + 1 if latest else 1
+    n = next_number(slot.latest())
     check_ready(seen, phase, n)
     require(board, sprint, seen, phase)
     made = token.mint(sprint.id, phase_name, n, os.urandom(token.SECRET_BYTES))

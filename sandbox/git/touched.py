@@ -81,12 +81,13 @@ class Touched:
 
     def _since(self, token: bytes) -> int | None:
         """The serial that a token stands for; None for one that is not known."""
-        number = token.removeprefix(self._prefix)
-        if token == FIRST_TOKEN:
-            number = b"0"
-        elif number == token or not number.isdigit():
-            return None
-        return int(number) if self._forgotten < int(number) <= self._serial else None
+        serial = 0
+        if token != FIRST_TOKEN:
+            number = token.removeprefix(self._prefix)
+            if number == token or not number.isdigit():
+                return None
+            serial = int(number)
+        return serial if self._forgotten < serial <= self._serial else None
 
     def _beginning(self) -> tuple[bytes, ...]:
         if self._found is None:

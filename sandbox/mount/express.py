@@ -143,8 +143,6 @@ class Express:
             is_answered = handler(unique, nodeid, uid, length)
             if self._ahead.due is not None:
                 self._ahead.go_on()
-            if self._walk.due is not None:
-                self._walk.go_on()
             return is_answered
         except KeyError:
             self._refuse(unique, errno.ESTALE)

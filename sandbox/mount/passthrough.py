@@ -148,11 +148,9 @@ class Passthrough:
         if handle.backing:
             # Without FOPEN_KEEP_CACHE the kernel drops the pages that it has in the mount's cache.
             return wire.FOPEN_PASSTHROUGH, handle.backing
-        if handle.node.ino in self._mappable:
-            return 0, 0
-        if _is_mapped(handle):
-            # Dropping the pages writes them back first. What a mapping has changed nobody has told
-            # us, and who asks for holes next would be told of one where there are data: cp(1) does.
+        # Dropping the pages writes them back first. What a mapping has changed nobody has told us,
+        # and who asks for holes next would be told of one where there are data: cp(1) does.
+        if handle.node.ino in self._mappable or _is_mapped(handle):
             return 0, 0
         return wire.FOPEN_KEEP_CACHE, 0
 

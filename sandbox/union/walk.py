@@ -26,9 +26,6 @@ class Walk:
         file_size: of a file of the git tree, in bytes.
 
     All three may raise OSError.
-
-    Attributes:
-        due: the directory that is to be read now, if any.
     """
 
     def __init__(
@@ -42,10 +39,10 @@ class Walk:
         self._file_size = file_size
         self._levels: list[Iterator[Directory]] = []
         self._next: Directory | None = None
-        self.due: Directory | None = None
 
     def listed(self, directory: Directory) -> None:
-        """A directory was listed to its end."""
+        """A directory was listed to its end, and nobody waits for an answer: reads the next one
+        of a walk."""
         # The first says nothing: the second in order will.
         is_walk = directory is self._next or self._leaves_out(directory)
         if not is_walk:
@@ -54,13 +51,11 @@ class Walk:
             below = [c for c in directory.children.values() if isinstance(c, Directory)]
             self._levels.append(iter(below))
         self._next = self._after()
-        if is_walk:
-            self.due = self._next
+        if is_walk and self._next is not None:
+            self._read(self._next)
 
-    def go_on(self) -> None:
-        """Reads the next directory. To be called when nobody waits for an answer."""
-        directory, self.due = self.due, None
-        if directory is None or directory.place is not Place.TREE:
+    def _read(self, directory: Directory) -> None:
+        if directory.place is not Place.TREE:
             return
         if directory.oid is None or directory.children is not None:
             return

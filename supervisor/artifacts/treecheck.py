@@ -15,6 +15,7 @@ from supervisor.artifacts.audit import Bad
 from supervisor.artifacts.publish import ref_of
 from supervisor.board.attempt import Attempt
 from supervisor.board.board import Board, SprintDir
+from supervisor.model.lineage import maker_of
 from supervisor.model.record import AttemptState, Snapshot
 
 
@@ -92,5 +93,5 @@ def _layer(board: Board, sprint: SprintDir, layer: str) -> str:
     published = board.layer_path(layer)
     if os.path.isdir(published):
         return published
-    phase, number = layer.removeprefix(f"{sprint.id}-").rsplit("-", 1)
-    return os.path.join(sprint.slot(phase).path, "attempts", number, "lane", "upper")
+    phase, attempt = maker_of(layer, sprint.id)
+    return os.path.join(sprint.slot(phase).path, "attempts", attempt, "lane", "upper")

@@ -7,9 +7,8 @@ import time
 from supervisor.board import beat, turn, vital
 from supervisor.board.attempt import Attempt
 from supervisor.board.board import Board
-from supervisor.board.owner import this_process
+from supervisor.board.owner import this_process, visible_pids
 from supervisor.board.watch import Watch
-from supervisor.model.liveness import can_see
 from supervisor.model.record import AttemptState
 
 
@@ -59,8 +58,8 @@ class Place:
             watch.directory(latest.path)
         held = turn.holder(self._board)
         in_the_way = [*before, *([held] if held else [])]
-        pids = {a.owner.pid for a in in_the_way if can_see(a.owner, this_process())}
-        return {pid for pid in pids if pid is not None}, self._ticket is not None and not in_the_way
+        pids = visible_pids(a.owner for a in in_the_way)
+        return pids, self._ticket is not None and not in_the_way
 
     def join(self) -> None:
         """Takes a ticket. Raises BoardError: it cannot be written."""

@@ -6,6 +6,7 @@ See proc(5): /proc/<pid>/stat, /proc/sys/kernel/random/boot_id; pid_namespaces(7
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from supervisor import clock
 from supervisor.board import beat, vital
@@ -21,7 +22,7 @@ from supervisor.model.liveness import (
     judge_process,
 )
 from supervisor.model.name import Maker
-from supervisor.model.record import Stamp
+from supervisor.model.record import Owner, Stamp
 
 _mine: Identity | None = None
 
@@ -70,6 +71,12 @@ def liveness(attempt: Attempt) -> Liveness:
     seen = observe(owner.pid) if owner.pid is not None and is_seen else None
     age_s = beat.age_s(attempt.path, here.boot_id) if owner.lease_s is not None else None
     return judge(owner, here, seen, age_s)
+
+
+def visible_pids(owners: Iterable[Owner]) -> set[int]:
+    """The pids of those that are processes whose end can be seen from here."""
+    here = this_process()
+    return {o.pid for o in owners if o.pid is not None and can_see(o, here)}
 
 
 def stamp() -> Stamp:

@@ -11,12 +11,11 @@ from supervisor.board import turn
 from supervisor.board.board import Board, SprintDir
 from supervisor.board.line import Place
 from supervisor.board.observe import ENDED, SprintView, observe
-from supervisor.board.owner import this_process
+from supervisor.board.owner import visible_pids
 from supervisor.board.readiness import check_ready
 from supervisor.board.watch import Watch
 from supervisor.errors import BlockedError, HeldError
 from supervisor.model.decide import PhaseState, SprintState
-from supervisor.model.liveness import can_see
 from supervisor.model.phase import Phase
 from supervisor.model.record import Verdict
 
@@ -88,9 +87,8 @@ def _hindrance(
     """Why a phase cannot be claimed now; None: it can. Raises BlockedError where it never will."""
     seen = _observe(board, sprint, place, watch)
     phase = seen.graph[name]
-    latest = seen.phases[name].latest
     try:
-        check_ready(seen, phase, latest.n + 1 if latest else 1)
+        check_ready(seen, phase, seen.phases[name].next_n)
     except (HeldError, BlockedError) as error:
         if isinstance(error, BlockedError) and _is_in_vain(seen, phase):
             raise
@@ -110,7 +108,8 @@ def _observe(board: Board, sprint: SprintDir, place: Place, watch: Watch) -> Spr
     watch.file(sprint.journal.path)
     in_the_way, _ = place.look(watch)
     seen = observe(sprint)
-    watch.processes(in_the_way | _holders(seen))
+    running = [v.latest for v in seen.phases.values() if v.state is PhaseState.RUNNING]
+    watch.processes(in_the_way | visible_pids(a.owner for a in running if a is not None))
     return seen
 
 
@@ -118,10 +117,3 @@ def _is_in_vain(seen: SprintView, phase: Phase) -> bool:
     """Whether something that a phase depends on has failed; a rework would have opened it again."""
     before = [seen.phases[name] for name in seen.graph.ancestors(phase.name)]
     return any(v.state is PhaseState.FAILED or v.verdict is Verdict.FAIL for v in before)
-
-
-def _holders(seen: SprintView) -> set[int]:
-    """The processes of this host that hold phases."""
-    running = [v.latest for v in seen.phases.values() if v.state is PhaseState.RUNNING]
-    owners = [a.owner for a in running if a is not None and can_see(a.owner, this_process())]
-    return {owner.pid for owner in owners if owner.pid is not None}

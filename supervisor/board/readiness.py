@@ -40,7 +40,7 @@ def check_ready(seen: SprintView, phase: Phase, n: int) -> None:
         raise BlockedError(
             f"phase {phase.name!r} is paused", hint=f"`nanosup resume {phase.name}` lets it go on"
         )
-    if n != (latest.n + 1 if latest else 1):
+    if n != view.next_n:
         raise HeldError(f"attempt {n} at phase {phase.name!r} is not the next one")
     check_alone(seen, phase)
 

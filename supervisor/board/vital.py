@@ -13,22 +13,14 @@ import os
 
 _held: dict[str, int] = {}
 
-_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
 
 def lock(directory: str) -> int | None:
     """Locks a directory that nobody else knows of yet. Returns the descriptor that holds the lock;
     None where there are no locks to be had."""
     try:
-        fd = os.open(directory, _FLAGS)
+        return _locked(directory, fcntl.LOCK_EX)
     except OSError:
         return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        return None
-    return fd
 
 
 def keep(path: str, fd: int | None) -> None:
@@ -46,15 +38,19 @@ def release(path: str) -> None:
 def is_held(path: str) -> bool | None:
     """Whether somebody holds the lock of a directory; None where nobody can tell."""
     try:
-        fd = os.open(path, _FLAGS)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        os.close(_locked(path, fcntl.LOCK_SH))
     except BlockingIOError:
         return True
     except OSError:
         return None
-    finally:
-        os.close(fd)
     return False
+
+
+def _locked(directory: str, how: int) -> int:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

@@ -12,6 +12,7 @@ from sandbox.probe import host
 from sandbox.repository import repository
 from sandbox.tiers import tier
 from supervisor.board import place
+from supervisor.board.attempt import next_number
 from supervisor.board.patience import claim_when_ready
 from supervisor.config import config
 from supervisor.fleet import sprint
@@ -56,13 +57,12 @@ def run(
             check_phase(held, one, {})
 
     def claim_and_run(ticket: int | None = None) -> int:
-        latest = chosen.slot(phase).latest()
         order = Order(
             state=str(here.state),
             top=str(repo.root),
             sprint=chosen.id,
             phase=phase,
-            n=latest.n + 1 if latest else 1,
+            n=next_number(chosen.slot(phase).latest()),
             agent=agent,
             ticket=ticket,
             command=command,

@@ -20,7 +20,7 @@ from supervisor.board.driving import driving
 from supervisor.board.line import Place
 from supervisor.board.lost import bury
 from supervisor.board.observe import SprintView, observe
-from supervisor.board.owner import liveness, this_process
+from supervisor.board.owner import liveness, visible_pids
 from supervisor.board.owner import observe as observe_pid
 from supervisor.board.request import request_end
 from supervisor.board.watch import Watch
@@ -28,7 +28,7 @@ from supervisor.errors import ArtifactError, BoardError, SupervisorError
 from supervisor.fleet.template import SpawnRefusedError, Template, keeper_log
 from supervisor.keeper.order import Order
 from supervisor.model.decide import Bury, PhaseState, SprintState, Start, decide
-from supervisor.model.liveness import Liveness, Sight, can_see
+from supervisor.model.liveness import Liveness, Sight
 from supervisor.model.quota import Quota
 from supervisor.model.record import AttemptState
 
@@ -278,7 +278,7 @@ class Fleet:
             for view in seen.phases.values()
             if view.latest and view.latest.state is AttemptState.RUNNING
         ]
-        keepers = {o.pid for o in owners if o.pid is not None and can_see(o, this_process())}
+        keepers = visible_pids(owners)
         self._watch.processes(keepers | self._waits_for | set(self._starting.values()))
 
     def _ask_to_stop(self, seen: SprintView) -> bool:

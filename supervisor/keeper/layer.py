@@ -9,6 +9,7 @@ from sandbox.tiers import replica
 from supervisor.board.board import Board, SprintDir
 from supervisor.errors import BoardError
 from supervisor.keeper.lane import LaneDir
+from supervisor.model import lineage
 
 
 class Layers:
@@ -50,7 +51,7 @@ class Layers:
 
     def lane_of(self, layer: str) -> LaneDir:
         """The lane of this sprint that made a layer."""
-        phase, n = layer.removeprefix(f"{self._sprint.id}-").rsplit("-", 1)
+        phase, n = lineage.maker_of(layer, self._sprint.id)
         return LaneDir(self._sprint.slot(phase).attempt(int(n)).lane_path)
 
     @property

@@ -63,6 +63,11 @@ class PhaseView(msgspec.Struct, frozen=True):
         return self.attempts[-1] if self.attempts else None
 
     @property
+    def next_n(self) -> int:
+        """The number of the attempt that would come next."""
+        return self.latest.n + 1 if self.latest else 1
+
+    @property
     def completed(self) -> AttemptView | None:
         """The newest completed attempt: what the phase has handed on so far."""
         return history.last_completed(self.attempts)
@@ -210,8 +215,7 @@ def decide(
             lanes += not asks  # they run one after the other, so one lane is enough
             asks, kept = True, 0
         else:
-            n = ready.latest.n + 1 if ready.latest else 1
-            actions.append(Start(name, n, ready.step.agent))
+            actions.append(Start(name, ready.next_n, ready.step.agent))
             lanes += 1
             if access.writes:
                 writing, kept = True, 0

@@ -22,6 +22,12 @@ def layer_id(sprint: str, phase: str, n: int) -> str:
     return f"{sprint}-{phase}-{n:04d}"
 
 
+def maker_of(layer: str, sprint: str) -> tuple[str, str]:
+    """The names of the phase of this sprint that a layer is of, and of its attempt ("0001")."""
+    phase, attempt = layer.removeprefix(f"{sprint}-").rsplit("-", 1)
+    return phase, attempt
+
+
 def snapshot_for(
     sprint: Sprint, graph: Graph, phase: Phase, views: Mapping[str, PhaseView]
 ) -> Snapshot:

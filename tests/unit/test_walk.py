@@ -62,7 +62,6 @@ class Tree:
             directory = self.at(path)
             self.children(directory)
             self.walk.listed(directory)
-            self.walk.go_on()
 
 
 def test_who_lists_two_directories_in_order_finds_the_next_loaded() -> None:
@@ -128,4 +127,4 @@ def test_damage_is_told_to_who_asks_not_to_who_does_not() -> None:
     tree = Tree()
     tree.is_broken = True
     tree.list("", "/a", "/a/a")
-    assert tree.walk.due is None
+    assert tree.loaded == []
