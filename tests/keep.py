@@ -89,8 +89,8 @@ class Keeper:
         return view.jail_of(lane, ground)
 
     def start(self, spec: JailSpec, **options: Any) -> Child:
-        given = {"stdout": self.log, "stderr": self.log, **options}
-        return launch.start(spec, self.features, **given)
+        given: dict[str, Any] = {"stdout": self.log, "stderr": self.log, **options}
+        return launch.start(spec, self.features, starter=launch.begin, **given)
 
     def run(self, *argv: str, **changes: Any) -> tuple[End, str]:
         """How `argv` ended in a jail, and what it printed."""

@@ -37,7 +37,7 @@ class Packs:
     def __init__(self, object_dirs: Iterable[Path], oid_size: int) -> None:
         self._packs: list[_Pack] = []
         for directory in object_dirs:
-            for index in sorted((directory / "pack").glob("*.idx"), key=_size, reverse=True):
+            for index in sorted(_indexes(directory / "pack"), key=_size, reverse=True):
                 if len(self._packs) < _PACKS and (pack := _open(index, oid_size)) is not None:
                     self._packs.append(pack)
 
@@ -107,6 +107,13 @@ class _Pack:
         except (isal_zlib.error, IndexError):  # type: ignore[misc]
             return None
         return content if len(content) == size else None
+
+
+def _indexes(directory: Path) -> list[Path]:
+    try:
+        return [directory / name for name in os.listdir(directory) if name.endswith(".idx")]
+    except OSError:
+        return []
 
 
 def _size(path: Path) -> int:

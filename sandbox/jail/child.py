@@ -13,7 +13,6 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Mapping
 
 from sandbox import syscalls
 from sandbox.descriptor import readable
@@ -28,7 +27,10 @@ from sandbox.jail.latch import Latch
 
 
 class Child(Command):
-    """A running command. Made by `launch.start`; the thread that made it must stay alive.
+    """A running command. Made by `launch.begin`; the thread that made it must stay alive.
+
+    Args:
+        built: our end of what bubblewrap waits at until `await_built`.
 
     Attributes:
         pid: host pid of the jail's outermost process.
@@ -42,6 +44,7 @@ class Child(Command):
         self,
         pid: int,
         *,
+        built: socket.socket,
         status_fd: int,
         stderr_fd: int,
         stderr_offset: int | None,
@@ -49,11 +52,12 @@ class Child(Command):
         program: str | None,
         report_fd: int | None = None,
         entry: Entry | None = None,
-        names: Mapping[int, str] | None = None,
+        machine: str | None = None,
     ) -> None:
         super().__init__(pid)
         self._epoll = select.epoll()
         self._epoll.register(self._pidfd, select.EPOLLIN)
+        self._built_by = built
         self._latch = Latch(status_fd)
         self._is_latched = False
         self._status_fd = status_fd
@@ -63,8 +67,9 @@ class Child(Command):
         self._program = program
         self._report_fd = report_fd
         self._entry = entry
-        self._names = names or {}
+        self._machine = machine
         self._denials: Denials | None = None
+        self._hears = True
         self._failure: Failure | None = None
         self._built = False
 
@@ -100,14 +105,27 @@ class Child(Command):
 
     def _await_death(self, timeout_s: float | None) -> bool:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        left_s: float | None = None
         while not readable(self._pidfd, 0):
+            # One look, however many of a lane's calls wait to be denied.
+            if left_s == 0:
+                return False
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not readable(self._epoll.fileno(), left_s):
                 return False
-            if self._agent_pidfd is not None and readable(self._agent_pidfd, 0):
+            if self._denials is not None and not self._denials.answer():
+                self._unhear()
+            latched = self._agent_pidfd if self._is_latched else None
+            if latched is not None and readable(latched, 0):
                 self.left = self.processes()
                 self._unlatch()
         return True
+
+    def _unhear(self) -> None:
+        """Nobody is left who could be denied anything: else it would be told for ever."""
+        if self._hears and self._denials is not None:
+            self._hears = False
+            self._epoll.unregister(self._denials.fileno())
 
     def _unlatch(self) -> None:
         if self._is_latched and self._agent_pidfd is not None:
@@ -155,6 +173,7 @@ class Child(Command):
         if self._status_fd < 0:
             return
         self._epoll.close()
+        self._built_by.close()
         os.close(self._pidfd)
         os.close(self._status_fd)
         os.close(self._stderr_fd)
@@ -162,17 +181,17 @@ class Child(Command):
             os.close(self._agent_pidfd)
         if self._report_fd is not None:
             os.close(self._report_fd)
-        if self._denials is not None and self._end is not None:
+        if self._denials is not None:
             self._denials.close()
         self._status_fd = -1
 
-    def await_built(self, built: socket.socket, timeout_s: float) -> None:
+    def await_built(self, timeout_s: float) -> None:
         """Has bubblewrap go on to the command (bwrap(1), --block-fd), and returns when that is
-        about to be executed, or has ended. Closes `built`.
+        about to be executed, or has ended.
 
         Raises JailError when the jail could not be built, or not in time.
         """
-        with built:
+        with self._built_by as built:
             going = _let_go(built)
             in_time = readable(built.fileno(), timeout_s)
             self._built = going and in_time and _was_read(built)
@@ -204,7 +223,9 @@ class Child(Command):
         while readable(report_fd, max(deadline - time.monotonic(), 0)):
             part, fds = _received(report_fd)
             for listener in fds:
-                self._denials = Denials(listener, self._names)
+                assert self._machine is not None
+                self._denials = Denials(listener, self._machine)
+                self._epoll.register(listener, select.EPOLLIN)
             if not part:
                 self._failure = read_report(report, self._entry)
                 self._built = has_begun(report) or self._failure is not None

@@ -5,51 +5,55 @@ from __future__ import annotations
 import errno
 import os
 import select
-import threading
-from collections.abc import Mapping
 
 from sandbox import syscalls
+from sandbox.jail.seccomp import names
+
+# What is answered at one go: a lane that asks without end must not keep its keeper from the rest.
+_BURST = 64
 
 
 class Denials:
-    """Answers EPERM to all that a lane's filter sends here, in a thread, while the lane lives.
-
-    Should this process die, so does the lane; should only the thread, the lane is answered ENOSYS.
+    """Answers EPERM to all that a lane's filter sends here. Should this process die, so does the
+    lane.
 
     Args:
         listener: descriptor of the filter, which is closed in the end.
-        names: of system calls, by their numbers.
+        machine: what the calls are numbered for.
+
+    Attributes:
+        counts: how often each call was denied so far.
     """
 
-    def __init__(self, listener: int, names: Mapping[int, str]) -> None:
+    def __init__(self, listener: int, machine: str) -> None:
         self._listener = listener
-        self._names = names
-        self._counts: dict[str, int] = {}
-        self._thread = threading.Thread(target=self._answer, name="denials", daemon=True)
-        self._thread.start()
+        self._machine = machine
+        self.counts: dict[str, int] = {}
+        self._poll = select.poll()
+        self._poll.register(listener, select.POLLIN)
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """How often each call was denied so far."""
-        return dict(self._counts)
+    def fileno(self) -> int:
+        """Readable when a call waits for its answer, or nobody is left under the filter."""
+        return self._listener
 
-    def close(self) -> None:
-        """Waits for the end. To be called when nothing of the lane is left."""
-        self._thread.join()
-        os.close(self._listener)
-
-    def _answer(self) -> None:
-        poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
-        while True:
-            ((_, event),) = poll.poll()
-            if not event & select.POLLIN:
-                return  # nobody is left under the filter
+    def answer(self) -> bool:
+        """Answers what waits. False: nobody is left who could ask."""
+        for _ in range(_BURST):
+            events = self._poll.poll(0)
+            if not events:
+                return True
+            if not events[0][1] & select.POLLIN:
+                return False
             try:
                 notified, _, number, _ = syscalls.notification(self._listener)
                 # Counted first: who was answered may ask how often.
-                name = self._names.get(number, str(number))
-                self._counts[name] = self._counts.get(name, 0) + 1
+                name = names(self._machine).get(number, str(number))
+                self.counts[name] = self.counts.get(name, 0) + 1
                 syscalls.respond(self._listener, notified, errno.EPERM)
             except OSError:  # the caller was killed meanwhile
                 continue
+        return True
+
+    def close(self) -> None:
+        """Whoever asks from now on is answered ENOSYS, by the kernel."""
+        os.close(self._listener)

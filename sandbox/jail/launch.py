@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from sandbox.descriptor import write_whole
 from sandbox.jail import jail, spawn
@@ -16,7 +18,7 @@ from sandbox.jail.entry import Entry, entry_of
 from sandbox.jail.feature import Features
 from sandbox.jail.furnish import furnished
 from sandbox.jail.jail import JailSpec
-from sandbox.jail.seccomp import assemble, names
+from sandbox.jail.seccomp import assemble
 
 # A jail takes milliseconds. This only bounds a host that hangs, e.g. in a dead network mount.
 BUILD_S = 30.0
@@ -49,10 +51,99 @@ def plan(
     return Plan(tuple(jail.bwrap_argv(spec, features)), options, entry)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrangement:
+    """A jail that is ready to begin: all that it needs but its first process.
+
+    Attributes:
+        image: that process; its descriptors are open here until it has begun.
+        built, status, report: our ends of what is heard from it, descriptors; `report` None: no
+            entry, no report. `begin` takes them over.
+        stderr_offset: where bubblewrap's complaints would begin.
+        command: what is executed, for people.
+        program: where that is on the host, where only bubblewrap could say that it is not.
+        entry: as planned.
+        machine: what system calls are numbered for; None: none is filtered.
+    """
+
+    image: spawn.Ready
+    built: int
+    status: int
+    report: int | None = None
+    stderr_offset: int | None
+    command: str
+    program: str | None
+    entry: Entry | None
+    machine: str | None
+
+    @property
+    def taken_over(self) -> tuple[int, ...]:
+        """The descriptors that `begin` takes over."""
+        ends = (self.built, self.status, self.report)
+        return tuple(end for end in ends if end is not None)
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """All its descriptors."""
+        return (*self.taken_over, *self.image.passed)
+
+    def moved(self, place: Mapping[int, int]) -> Arrangement:
+        """The same, with each descriptor at its `place`."""
+        return replace(
+            self,
+            image=self.image.moved(place),
+            built=place[self.built],
+            status=place[self.status],
+            report=None if self.report is None else place[self.report],
+        )
+
+
+class Begun(Protocol):
+    """A jail that has begun: bubblewrap works, and waits before the command."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def await_built(self, timeout_s: float) -> None:
+        """As `Child.await_built`."""
+
+    def close(self) -> None:
+        """Ends it."""
+
+
+Jail = TypeVar("Jail", bound=Begun)
+
+
+def begin(arranged: Arrangement) -> Child:
+    """Starts the first process of what is arranged, in the mount namespace that this process is in
+    (`furnished`). Call it from the main thread. Takes over what is `taken_over`, also where it
+    fails. Raises JailError.
+    """
+    try:
+        pid = spawn.spawn(arranged.image)
+    except BaseException:
+        for fd in arranged.taken_over:
+            os.close(fd)
+        raise
+    return Child(
+        pid,
+        built=socket.socket(fileno=arranged.built),
+        status_fd=arranged.status,
+        stderr_fd=os.dup(arranged.image.fds[2]),
+        stderr_offset=arranged.stderr_offset,
+        command=arranged.command,
+        program=arranged.program,
+        report_fd=arranged.report,
+        entry=arranged.entry,
+        machine=arranged.machine,
+    )
+
+
 def start(
     spec: JailSpec,
     features: Features,
     *,
+    starter: Callable[[Arrangement], Jail],
     stdout: int,
     stderr: int,
     stdin: int | None = None,
@@ -61,10 +152,11 @@ def start(
     build_s: float = BUILD_S,
     await_sources: Callable[[], None] | None = None,
     meanwhile: Callable[[], None] | None = None,
-) -> Child:
+) -> Jail:
     """Runs `spec` and returns when its command is being executed. Call it from the main thread.
 
     Attributes:
+        starter: starts the first process: `begin`, or what has another process do that.
         stdout, stderr: descriptors, which stay open here. stderr should be a file, for
             bubblewrap's complaints to be told in errors.
         stdin: None: /dev/null.
@@ -81,79 +173,86 @@ def start(
     """
     resources = {**spec.resources, **(limits or {})}
     planned = plan(spec, features, limits=resources, seccomp=seccomp)
-    entry = planned.entry
     if await_sources is not None:
         await_sources()
     check_anchors(spec)
-    opened: list[int] = []
-
-    def own(fd: int) -> int:
-        opened.append(fd)
-        return fd
-
-    built, peer = socket.socketpair()
-    report_r: int | None = None
-    status_r, status_w = os.pipe()
-    opened += [peer.detach(), status_w]
-    try:
-        fds = {
-            0: own(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) if stdin is None else stdin,
-            1: stdout,
-            2: stderr,
-            jail.OPTIONS_FD: own(_memory(planned.options)),
-            jail.STATUS_FD: status_w,
-            jail.BUILT_FD: opened[0],
-        }
-        if entry is not None:
-            fds[jail.ENTRY_FD] = own(spawn.executable("entry", entry.program))
-            # Not a pipe: the filter's listener comes along.
-            reader, writer = socket.socketpair()
-            report_r, fds[jail.REPORT_FD] = reader.detach(), own(writer.detach())
-        image = spawn.Image(
-            argv=planned.argv,
-            fds=fds,
-            uid=spec.uid,
-            gid=spec.gid,
-            limits={} if entry is not None else resources,
-            terminal=spec.tty,
-            groups=spec.groups,
-            netns=spec.netns,
-            # The entry's own domain scopes, too, and a second one would forbid renames.
-            scoped=features.scoped and (entry is None or not features.confined),
-        )
-        offset = _end_of_file(stderr)
-        with furnished(spec, console=_terminal(fds) if spec.tty else None):
-            pid = spawn.spawn(image)
-    except BaseException:
-        built.close()
-        os.close(status_r)
-        if report_r is not None:
-            os.close(report_r)
-        raise
-    finally:
-        for fd in opened:
-            os.close(fd)
-    child = Child(
-        pid,
-        status_fd=status_r,
-        stderr_fd=os.dup(stderr),
-        stderr_offset=offset,
-        command=spec.argv[0],
-        # Only bubblewrap leaves it open why a command was not found.
-        program=_find_program(spec) if entry is None else None,
-        report_fd=report_r,
-        entry=entry,
-        names=names(features.machine) if features.seccomp else {},
-    )
+    with _arranged(spec, planned, (stdin, stdout, stderr), features, resources) as arranged:
+        jailed = starter(arranged)
     try:
         if meanwhile is not None:
             meanwhile()
     except BaseException:
-        built.close()
-        child.close()
+        jailed.close()
         raise
-    child.await_built(built, build_s)
-    return child
+    jailed.await_built(build_s)
+    return jailed
+
+
+@contextmanager
+def _arranged(
+    spec: JailSpec,
+    planned: Plan,
+    stdio: tuple[int | None, int, int],
+    features: Features,
+    resources: Mapping[int, int],
+) -> Iterator[Arrangement]:
+    """While the block lasts, this process is where the jail is to begin. What the jail alone is to
+    have is closed at its end, what is `taken_over` is not."""
+    stdin, stdout, stderr = stdio
+    entry = planned.entry
+    with ExitStack() as stack:
+
+        def own(fd: int) -> int:
+            stack.callback(os.close, fd)
+            return fd
+
+        with ExitStack() as ends:
+
+            def ours(fd: int) -> int:
+                ends.callback(os.close, fd)
+                return fd
+
+            built, peer = map(socket.socket.detach, socket.socketpair())
+            status_r, status_w = os.pipe()
+            fds = {
+                0: own(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) if stdin is None else stdin,
+                1: stdout,
+                2: stderr,
+                jail.OPTIONS_FD: own(_memory(planned.options)),
+                jail.STATUS_FD: own(status_w),
+                jail.BUILT_FD: own(peer),
+            }
+            kept = {"built": ours(built), "status": ours(status_r)}
+            if entry is not None:
+                fds[jail.ENTRY_FD] = own(spawn.executable("entry", entry.program))
+                # Not a pipe: the filter's listener comes along.
+                reader, writer = map(socket.socket.detach, socket.socketpair())
+                kept["report"], fds[jail.REPORT_FD] = ours(reader), own(writer)
+            image = spawn.Image(
+                argv=planned.argv,
+                fds=fds,
+                uid=spec.uid,
+                gid=spec.gid,
+                limits={} if entry is not None else resources,
+                terminal=spec.tty,
+                groups=spec.groups,
+                netns=spec.netns,
+                # The entry's own domain scopes, too, and a second one would forbid renames.
+                scoped=features.scoped and (entry is None or not features.confined),
+            )
+            arranged = Arrangement(
+                image=stack.enter_context(spawn.ready(image)),
+                **kept,
+                stderr_offset=_end_of_file(stderr),
+                command=spec.argv[0],
+                # Only bubblewrap leaves it open why a command was not found.
+                program=_find_program(spec) if entry is None else None,
+                entry=entry,
+                machine=features.machine if features.seccomp else None,
+            )
+            stack.enter_context(furnished(spec, console=_terminal(fds) if spec.tty else None))
+            ends.pop_all()
+        yield arranged
 
 
 def _terminal(fds: Mapping[int, int]) -> str | None:

@@ -181,7 +181,8 @@ ALLOW_ALL = _INSTRUCTION.pack(_RETURN, 0, 0, ALLOW)
 
 
 @cache
-def names(machine: str) -> dict[int, str]:
+@cache
+def names(machine: str) -> Mapping[int, str]:
     """Number → name of all that there is a rule for."""
     numbers = ((number_of(name, machine), name) for name in NUMBERS)
     return {number: name for number, name in numbers if number is not None}

@@ -12,7 +12,7 @@ import resource
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sandbox import syscalls
 from sandbox.descriptor import write_whole
@@ -23,6 +23,12 @@ from sandbox.jail.launcher import Launch, Launcher, Terminal, launcher
 # RLIMIT_CORE of 1: no file can be as small, and it is the one value for which the kernel does not
 # start a core_pattern pipe either (core(5) says that 0 does not hold for pipes; fs/coredump.c).
 _NO_CORE = 1
+
+_SIGNALS = tuple(
+    int(number)
+    for number in signal.valid_signals()
+    if number not in (signal.SIGKILL, signal.SIGSTOP)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +56,52 @@ class Image:
     scoped: bool = False
 
 
-def spawn(image: Image) -> int:
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What `spawn` starts.
+
+    Attributes:
+        argv, fds: as in `Image`.
+        others: descriptors that only the launcher has, in their order.
+        program: descriptor of the launcher.
+        launcher: that.
+    """
+
+    argv: tuple[bytes, ...]
+    fds: Mapping[int, int]
+    others: tuple[int, ...]
+    program: int
+    launcher: Launcher
+
+    @property
+    def passed(self) -> tuple[int, ...]:
+        """All its descriptors here."""
+        return (*self.fds.values(), *self.others, self.program)
+
+    def moved(self, place: Mapping[int, int]) -> Ready:
+        """The same, with each descriptor here at its `place`."""
+        return replace(
+            self,
+            fds={target: place[fd] for target, fd in self.fds.items()},
+            others=tuple(place[fd] for fd in self.others),
+            program=place[self.program],
+        )
+
+
+@contextmanager
+def ready(image: Image) -> Iterator[Ready]:
+    """All that goes before `spawn`, perhaps in another process; while the block lasts."""
+    made = launcher(os.uname().machine, _plan(image, max(image.fds) + 1))
+    netns = () if image.netns is None else (image.netns,)
+    program = executable("launcher", made.program)
+    try:
+        argv = tuple(map(os.fsencode, image.argv))
+        yield Ready(argv, image.fds, (*image.groups, *netns), program, made)
+    finally:
+        os.close(program)
+
+
+def spawn(image: Ready) -> int:
     """Starts `image` as the first process of a new PID namespace, and returns its pid here.
 
     Whatever is started in that namespace is killed by the kernel when this process dies, and this
@@ -64,7 +115,7 @@ def spawn(image: Image) -> int:
         pids, announcement = os.pipe()
         for fd in (reports, pids):
             stack.callback(os.close, fd)
-        program, middle = _launch(image, complaint, announcement)
+        middle = _launch(image, complaint, announcement)
         _, status = os.waitpid(middle, 0)
         announced = os.read(pids, elf.PID.size)
         # Closed by a successful execve(2).
@@ -73,47 +124,43 @@ def spawn(image: Image) -> int:
             return int(elf.PID.unpack(announced)[0])
         if announced:
             os.waitpid(elf.PID.unpack(announced)[0], 0)
-        what, error = program.failure(complained)
+        what, error = image.launcher.failure(complained)
         raise JailError(
             f"the jail's first process cannot be started: {what}: {os.strerror(error)}",
             hint="`nanosup doctor` shows what this host forbids",
         )
 
 
-def _launch(image: Image, complaint: int, announcement: int) -> tuple[Launcher, int]:
-    """Starts the launcher, and returns it with its pid. The two descriptors are closed here."""
+def _launch(image: Ready, complaint: int, announcement: int) -> int:
+    """Starts the launcher, and returns its pid. The two descriptors are closed here."""
     with ExitStack() as stack:
 
         def own(fd: int) -> int:
             stack.callback(os.close, fd)
             return fd
 
-        passed = [own(complaint), own(announcement), own(os.pidfd_open(os.getpid()))]
-        passed += image.groups
-        if image.netns is not None:
-            passed.append(image.netns)
+        keeper = own(os.pidfd_open(os.getpid()))
+        passed = (own(complaint), own(announcement), keeper, *image.others)
         first = max(image.fds) + 1
-        program = launcher(os.uname().machine, _plan(image, first))
-        path = f"/proc/self/fd/{own(executable('launcher', program.program))}"
         # Out of the way of all the numbers that they are to get.
         aside = {
             target: own(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, first + len(passed)))
             for target, fd in {**image.fds, **dict(enumerate(passed, first))}.items()
         }
         with _capable():
-            pid = os.posix_spawn(
-                path,
-                ("launcher", *image.argv),
+            return os.posix_spawn(
+                f"/proc/self/fd/{image.program}",
+                (b"launcher", *image.argv),
                 {},
                 file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in aside.items()],
                 setsigmask=(),
-                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+                setsigdef=_SIGNALS,
             )
-        return program, pid
 
 
 def _plan(image: Image, first: int) -> Launch:
-    """What the launcher does; `first` is where the descriptors begin that are only for it."""
+    """What the launcher does; `first` is where the descriptors begin that are only for it: what
+    it reports to, what it announces to, the keeper, and the `others`."""
     groups = range(first + 3, first + 3 + len(image.groups))
     terminal_fd = _terminal_of(image) if image.terminal else 0
     return Launch(

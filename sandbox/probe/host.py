@@ -232,7 +232,7 @@ def _enter_and_try(features: Features, state: str | None) -> Iterator[tuple[Mech
     spec = JailSpec(argv=("true",), cwd="/", uid=uid, gid=gid, masks=(Mask("/tmp"),))
     log = os.memfd_create("log", os.MFD_CLOEXEC)
     try:
-        with launch.start(spec, features, stdout=log, stderr=log) as jailed:
+        with launch.start(spec, features, starter=launch.begin, stdout=log, stderr=log) as jailed:
             end = jailed.wait(_PROBE_S)
         if end != Exited(0):
             said = end.message if isinstance(end, Unstarted) else repr(end)

@@ -90,7 +90,9 @@ def _measure(features: Features, rounds: int) -> Measured:
         log = os.open(f"{directory}/log", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
 
         def start() -> None:
-            with launch.start(spec, features, stdout=log, stderr=log) as jailed:
+            with launch.start(
+                spec, features, starter=launch.begin, stdout=log, stderr=log
+            ) as jailed:
                 jailed.wait()
 
         ways = {

@@ -24,15 +24,21 @@ from supervisor.model.liveness import (
 from supervisor.model.name import Maker
 from supervisor.model.record import Owner, Stamp
 
-_mine: Identity | None = None
+_mine: tuple[int, Identity] | None = None
 
 
 def this_process() -> Identity:
-    """Who this process is. Read once in a process; a fork reads again."""
+    """Who this process is, or acts for. Read once in a process; a fork reads again."""
+    if _mine is None or _mine[0] != os.getpid():
+        act_for(os.getpid())
+    assert _mine is not None
+    return _mine[1]
+
+
+def act_for(pid: int) -> None:
+    """From now on this process is taken for `pid`, which lives and with whose death it dies."""
     global _mine
-    if _mine is None or _mine.pid != os.getpid():
-        _mine = _read_identity(os.getpid())
-    return _mine
+    _mine = os.getpid(), _read_identity(pid)
 
 
 def observe(pid: int) -> Seen:

@@ -43,6 +43,7 @@ class LanePulse:
     """Keeps the pulse of a running lane fresh.
 
     Args:
+        first: as it was written.
         counters: what the lane's file system has counted by now.
     """
 
@@ -51,8 +52,7 @@ class LanePulse:
     ) -> None:
         self._path = attempt_path
         self._counters = counters
-        self._pulse = msgspec.structs.replace(first, mount=counters())
-        write(self._path, self._pulse)
+        self._pulse = first
 
     def refresh(self) -> None:
         """Writes the pulse anew if anything has been counted since. A full disk is no matter."""

@@ -29,6 +29,11 @@ def keep(path: str, fd: int | None) -> None:
         _held[path] = fd
 
 
+def held() -> dict[str, int]:
+    """The locks that this process holds: where, and by which descriptor."""
+    return dict(_held)
+
+
 def release(path: str) -> None:
     """Gives up the lock of the directory at `path`, if this process holds it."""
     if (fd := _held.pop(path, None)) is not None:

@@ -13,13 +13,12 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NoReturn
+from functools import partial
 
 # Not used here: what keepers need that takes long to import.
 import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
-import msgspec
 
+from sandbox.channel import Channel, ClosedError
 from sandbox.descriptor import readable
 from sandbox.jail.feature import Features
 from sandbox.mount import server  # noqa: F401
@@ -29,22 +28,7 @@ from supervisor.board.board import SprintDir
 from supervisor.fleet.memory import Memory
 from supervisor.fleet.rehearsal import rehearse, rehearse_mount
 from supervisor.keeper import keeper
-from supervisor.keeper.mount import Server
-from supervisor.keeper.order import Order
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What is done before there is an order.
-
-    Attributes:
-        keeper: by the keeper; is given a question, whether one has come.
-        server: by the server that stands by for it.
-    """
-
-    keeper: Callable[[Callable[[], bool]], None] = lambda _has_come: None
-    server: Callable[[], None] = lambda: None
-
+from supervisor.keeper.keeper import Training
 
 _IDLE_S = 0.03
 
@@ -56,6 +40,7 @@ class Recruit:
     Args:
         training: what it does before it waits for that.
         known: what is known of a sprint already.
+        is_fuse: as for `keeper.serve`.
         leave: closes what is not for it.
 
     Attributes:
@@ -70,9 +55,10 @@ class Recruit:
         training: Training,
         known: SprintDir | None,
         *,
+        is_fuse: bool,
         leave: Callable[[], None],
     ) -> None:
-        self._orders, orders = socket.socketpair()
+        self._orders, orders = map(Channel, socket.socketpair())
         try:
             self.pid = os.fork()
         except BaseException:
@@ -83,16 +69,18 @@ class Recruit:
             try:
                 leave()
                 self._orders.close()
-                _serve(features, training, known, orders)
+                os.setsid()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                keeper.serve(features, known, orders, training, is_fuse=is_fuse)
             finally:
                 os._exit(1)
         orders.close()
 
     def give(self, order: bytes) -> bool:
-        """Hands an order over, a line. False where it did not live to take it."""
+        """Hands an order over. False where it did not live to take it."""
         try:
-            self._orders.sendall(order)
-        except OSError:
+            self._orders.send(order)
+        except ClosedError:
             return False
         finally:
             self._orders.close()
@@ -107,31 +95,17 @@ class Recruit:
             pass  # the kernel has reaped it
 
 
-def _serve(
-    features: Features, training: Training, known: SprintDir | None, orders: socket.socket
-) -> NoReturn:
-    os.setsid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    # The sooner it is forked, the less of what a keeper touches do both of them have.
-    ahead = Server(train=training.server) if Tier.FUSE in available(features) else None
-    training.keeper(lambda: readable(orders.fileno(), 0))
-    with orders, orders.makefile("rb") as lines:
-        order = lines.readline()
-    if not order.endswith(b"\n"):
-        os._exit(0)
-    keeper.main(msgspec.json.decode(order, type=Order), features, ahead, known)
-
-
 def serve(requests: socket.socket, state: str, top: str) -> None:
     """Answers each request, until the other end closes (`template.py`)."""
     features = host.probe(state)
     os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
 
     spare_training = Training(
-        keeper=lambda enough: rehearse(state, top, features, enough=enough),
+        preparer=lambda enough: rehearse(state, top, features, enough=enough),
         server=lambda: rehearse_mount(top),
     )
     rehearse(state, top, features)
+    rehearse_mount(top)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: keepers report on the board
     gc.collect()
     gc.freeze()  # keeps the collector from writing to, and so copying, the pages that forks share
@@ -141,13 +115,15 @@ def serve(requests: socket.socket, state: str, top: str) -> None:
         lines.close()
         requests.close()
 
+    is_fuse = Tier.FUSE in available(features)
+    recruit = partial(Recruit, features, is_fuse=is_fuse, leave=leave)
     memory = Memory()
     spare: Recruit | None = None
     while True:
         if spare is None and not readable(requests.fileno(), _IDLE_S):
             memory.refresh()
             try:
-                spare = Recruit(features, spare_training, memory.sprint, leave=leave)
+                spare = recruit(spare_training, memory.sprint)
             except OSError:
                 pass  # another moment will do
         line = lines.readline()
@@ -157,7 +133,7 @@ def serve(requests: socket.socket, state: str, top: str) -> None:
             taken = spare
         else:
             try:
-                taken = Recruit(features, Training(), memory.sprint, leave=leave)
+                taken = recruit(Training(), memory.sprint)
             except OSError as error:
                 requests.sendall(f"{error.strerror}\n".encode())
                 continue

@@ -6,12 +6,12 @@ import os
 import resource
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from sandbox.errors import HostError
 from sandbox.jail import census, cgroup, limit, namespace
-from sandbox.jail.feature import Features
+from sandbox.jail.cgroup import Group
 from sandbox.jail.limit import Limits, Means, Plan
 from sandbox.jail.view import Lane, WayOut
 from sandbox.probe import host
@@ -19,7 +19,6 @@ from sandbox.tiers.tier import Tier
 from sandbox.union.spec import MountSpec
 from supervisor.board.attempt import Attempt
 from supervisor.board.board import SprintDir
-from supervisor.keeper.egress import opened
 from supervisor.keeper.lane import LaneDir
 from supervisor.keeper.log import NAMES, reserved_bytes
 from supervisor.model.ending import Cause
@@ -33,7 +32,7 @@ class Bounds:
     """The bounds of one running lane.
 
     Attributes:
-        groups: descriptors to get into its control groups by.
+        group: its control group, if it has one.
         watched: directories on the host's disk that it writes to, and that nobody else counts.
         logs: its logs, of which only what they take behind their ends counts here.
     """
@@ -41,7 +40,7 @@ class Bounds:
     plan: Plan
     memory_bytes: int | None
     way_out: WayOut | None
-    groups: tuple[int, ...]
+    group: Group | None
     watched: tuple[str, ...]
     logs: tuple[str, ...]
 
@@ -55,7 +54,7 @@ class Bounds:
             lane,
             way_out=self.way_out,
             resources=self.plan.resources,
-            groups=self.groups,
+            groups=self.group.fds if self.group is not None else (),
             # Both count as the lane's memory, which also has to hold its processes.
             memory_bytes=None if self.memory_bytes is None else max(self.memory_bytes // 2, 1),
         )
@@ -93,10 +92,12 @@ def bounded(
     attempt: Attempt,
     sprint: SprintDir,
     tier: Tier,
-    features: Features,
-    ids: tuple[int, int],
+    way_out: AbstractContextManager[WayOut | None],
 ) -> Iterator[Bounds]:
     """The bounds of a lane while it runs. What cannot be had is written into the journal.
+
+    Args:
+        way_out: its way out of its network namespace, while it runs.
 
     Raises:
         HostError: something that is required, or a network namespace, cannot be had here.
@@ -121,12 +122,11 @@ def bounded(
             missing = {controller: error.message for controller, _, _ in planned.group}
             told = {"phase": phase.name, "attempt": attempt.n, "missing": missing}
             sprint.journal.append("limits.missing", **told)
-        way_out = stack.enter_context(opened(phase, attempt.n, sprint.journal, *ids, features))
         yield Bounds(
             plan=planned,
             memory_bytes=limits.memory,
-            way_out=way_out,
-            groups=group.fds if group else (),
+            way_out=stack.enter_context(way_out),
+            group=group,
             watched=tuple(watched),
             logs=tuple(os.path.join(attempt.path, log) for log in NAMES),
         )

@@ -9,7 +9,6 @@ from typing import IO
 
 from sandbox.jail import launch, namespace, survey, view
 from sandbox.jail.feature import Features
-from sandbox.jail.held import Held
 from sandbox.jail.jail import Bind
 from sandbox.repository.repository import Repository
 from sandbox.tiers import lending, ward
@@ -22,6 +21,7 @@ from supervisor.keeper.lodging import rooms
 from supervisor.keeper.mount import Mount, Server
 from supervisor.keeper.overlaid import Overlaid
 from supervisor.keeper.plain import Plain
+from supervisor.keeper.post import Post
 from supervisor.model.phase import Phase
 from supervisor.model.record import Snapshot
 
@@ -76,11 +76,12 @@ class Hold:
         """What the lane is given so that its git can ask."""
         return (Bind(f"{mountpoint}/.git", self.changes),) if self.changes is not None else ()
 
-    def enter(self, lane: LaneDir) -> str:
+    def enter(self, lane: LaneDir, post: Post) -> str:
         """Into the lane's namespaces, where the tier has them. Returns where the view will be."""
         if not self.tier.namespaced:
             return lane.tree
         namespace.enter()
+        post.entered()
         return lane.mount
 
     def mount(
@@ -123,6 +124,7 @@ class Hold:
 
     def start(
         self,
+        post: Post,
         seen: view.Lane,
         ground: view.Ground,
         *,
@@ -131,28 +133,30 @@ class Hold:
         top: str,
         await_view: Callable[[], None],
         meanwhile: Callable[[], None],
-    ) -> Held:
+    ) -> int:
         """Runs the command of a lane of the repository at `top`, once `await_view` and `meanwhile`
-        have returned.
+        have returned. Returns the pid of its outermost process, which `post` has from now on.
 
         Raises JailError where it cannot be held.
         """
         stdin, stdout, stderr = stdio
         if self.tier.namespaced:
             spec = view.jail_of(seen, ground)
-            return launch.start(
+            begun = launch.start(
                 spec,
                 self._features,
+                starter=post.begin,
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 await_sources=await_view,
                 meanwhile=meanwhile,
             )
+            return begun.pid
         await_view()
         meanwhile()
         system = survey.around(SYSTEM, (*seen.hidden, ground.user_home, top))
-        return ward.start(
+        held = ward.start(
             confine(seen, ground, system),
             self._features,
             stdin=stdin,
@@ -161,6 +165,8 @@ class Hold:
             lock=lock.fileno(),
             limits=seen.resources,
         )
+        post.hold(held)
+        return held.pid
 
     def _rooms(self) -> str:
         return rooms(self._state, public=self._uid != os.getuid())

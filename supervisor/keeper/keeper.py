@@ -11,82 +11,130 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 import msgspec
 
+from sandbox.channel import Channel, ClosedError
+from sandbox.descriptor import readable
 from sandbox.errors import SandboxError
 from sandbox.jail.feature import Features
-from sandbox.repository import repository
-from sandbox.tiers.tier import Tier, available
+from sandbox.tiers.tier import Tier, available, choose
 from supervisor import clock
-from supervisor.artifacts.provenance import attest
-from supervisor.artifacts.publish import publish_all
 from supervisor.artifacts.refusal import require
-from supervisor.board import room, turn
+from supervisor.board import owner, turn, vital
 from supervisor.board.attempt import Attempt
 from supervisor.board.board import Board, SprintDir
 from supervisor.board.observe import SprintView, observe
-from supervisor.board.owner import stamp, this_process
+from supervisor.board.owner import this_process
 from supervisor.board.pause import LOOK
 from supervisor.board.readiness import check_ready
 from supervisor.errors import (
     BlockedError,
     CompletedError,
-    FencedError,
     HeldError,
     NotFoundError,
     SupervisorError,
 )
+from supervisor.keeper.charge import Charge
+from supervisor.keeper.engagement import Engagement, holding
 from supervisor.keeper.giveway import give_way
 from supervisor.keeper.mount import Server
 from supervisor.keeper.order import Order
+from supervisor.keeper.post import Here, Post
+from supervisor.keeper.preparer import Declined, Preparer, There
 from supervisor.keeper.run import Run
-from supervisor.keeper.withdrawal import WithdrawnError, heed
+from supervisor.keeper.session import Finding
+from supervisor.keeper.wakeup import Wakeup
+from supervisor.keeper.withdrawal import WithdrawnError, asks_for_the_end, heed
 from supervisor.model import lineage
 from supervisor.model.phase import Phase
 from supervisor.model.policy import Try
-from supervisor.model.record import AttemptState, Outcome, Trouble
+from supervisor.model.record import Sprint
 
 LOST_CLAIM = 12
 """Exit status of a keeper that did not get what it was to claim."""
 
 
-def main(
-    order: Order, features: Features, ahead: Server | None, known: SprintDir | None
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What is done before there is an order.
+
+    Attributes:
+        preparer: by who will prepare the lane; is given a question, whether an order has come.
+        server: by the server of its mount.
+    """
+
+    preparer: Callable[[Callable[[], bool]], None] = lambda _has_come: None
+    server: Callable[[], None] = lambda: None
+
+
+def serve(
+    features: Features,
+    known: SprintDir | None,
+    orders: Channel,
+    training: Training,
+    *,
+    is_fuse: bool,
 ) -> NoReturn:
-    """Carries out `order` and exits; for a process that was forked for it, or for any."""
+    """Carries out the order, as JSON, that comes from `orders`, and exits; for a process that was
+    forked for that.
+
+    Args:
+        known: what was read before of some sprint, perhaps of this one.
+        is_fuse: this host has lanes with a mount that is served.
+    """
+    server = preparer = None
+    if is_fuse:
+        # Forked before there is anything to do, each has the less of what the others touch.
+        server = Server(train=training.server)
+        preparer = Preparer(partial(_prepare, features, known, server, training))
+    try:
+        order, _ = orders.receive()
+    except ClosedError:
+        os._exit(0)
+    orders.close()
     code = 1
     try:
-        heed()
-        keep(order, features, ahead, known)
-        code = 0
-    except (HeldError, BlockedError, CompletedError, WithdrawnError):
-        code = LOST_CLAIM  # somebody was quicker, or it is not wanted any more: nothing is wrong
-    except (SupervisorError, SandboxError) as error:
-        print(f"{clock.utc_now()} {order.phase}.{order.n}: {error.message}", file=sys.stderr)
+        if server is None or preparer is None:
+            heed()
+            code = _alone(features, None, known, order)
+        else:
+            with server:
+                code = _keep_prepared(order, features, server, known, preparer)
     except BaseException:
-        print(f"{clock.utc_now()} {order.phase}.{order.n}:", file=sys.stderr)
         traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(code)
 
 
-def keep(
+def keep(order: Order, features: Features) -> Attempt:
+    """Carries out an order in this process. As `engage`."""
+    with ExitStack() as stack:
+        server = None
+        if Tier.FUSE in available(features):
+            server = stack.enter_context(Server())
+        return engage(order, features, server, None, Here(foreground=order.foreground))
+
+
+def engage(
     order: Order,
     features: Features,
-    ahead: Server | None = None,
-    known: SprintDir | None = None,
+    server: Server | None,
+    known: SprintDir | None,
+    post: Post,
 ) -> Attempt:
-    """Claims the attempt, runs its lane, and writes how it ended. Returns the ended attempt.
+    """Claims the attempt, has its lane run, and writes how it ended. Returns the ended attempt.
 
     Args:
-        ahead: a server of this process's that stands by already.
-        known: what was read before of some sprint, perhaps of this one.
+        server: stands by to serve its mount.
+        known: as for `serve`.
+        post: keeps the lane.
 
     Raises:
         HeldError, BlockedError, CompletedError, NotFoundError: it is not to be had.
@@ -96,95 +144,178 @@ def keep(
     """
     # Whoever pauses the phase may tell us before there is a lane, which will look for itself.
     signal.signal(LOOK, signal.SIG_IGN)
+    board, sprint = _opened(order, known)
+    phase = _phase(sprint, order.phase)
     with ExitStack() as stack:
-        server = None
-        if Tier.FUSE in available(features):
-            server = stack.enter_context(ahead or Server())
-        board = Board(order.state)
-        sprint = board.sprint(order.sprint)
-        if known is not None:
-            sprint.learn(known)
-        phase = _phase(sprint, order.phase)
+        held = None
         if phase.access.writes:
-            stack.enter_context(_turn(board, sprint, order))
-        return _attempt(board, sprint, phase, order, features, server)
+            held = _take_turn(board, sprint, order)
+            stack.enter_context(holding(board, sprint, order.phase, order.n, held))
+        engagement, record = _claim(board, sprint, phase, order, held)
+        run = Run(engagement, record, order, features, server, post)
+        return engagement.carry_through(run.carry_out)
 
 
-def _attempt(
-    board: Board,
-    sprint: SprintDir,
-    phase: Phase,
-    order: Order,
+# -- a lane that another process prepares
+
+
+def _prepare(
     features: Features,
-    server: Server | None,
+    known: SprintDir | None,
+    server: Server,
+    training: Training,
+    channel: Channel,
+    keeper: int,
+) -> int:
+    """What the preparer does. Returns its exit status, where it has nothing to hand over."""
+    training.preparer(lambda: readable(channel.fileno(), 0))
+    try:
+        order, _ = channel.receive()
+    except ClosedError:
+        return 0
+    heed()
+    owner.act_for(keeper)
+    post = There(channel, keeper)
+
+    def act(it: Order) -> Attempt:
+        _, sprint = _opened(it, known)
+        if not _is_mounted(sprint.record, features):
+            post.decline()
+        return engage(it, features, server, sprint, post)
+
+    return _told(_decoded(order), act)
+
+
+def _keep_prepared(
+    order: bytes,
+    features: Features,
+    server: Server,
+    known: SprintDir | None,
+    preparer: Preparer,
+) -> int:
+    """Keeps a lane that `preparer` prepares. Returns the exit status."""
+    with ExitStack() as stack:
+        wakeup = stack.enter_context(Wakeup())
+        here = Here(wakeup=wakeup)
+        preparer.give(order)
+        match preparer.attend(here, wakeup, features, stack):
+            case Charge() as charge:
+                lane = stack.pop_all()
+                return _told(charge.order, lambda _: _take_over(charge, server, known, here, lane))
+            case Declined():
+                stack.pop_all()  # from here on signals are heeded, not ignored
+                heed()
+                if asks_for_the_end(preparer.heard + wakeup.read()):
+                    return LOST_CLAIM
+                wakeup.close()
+                return _alone(features, server, known, order)
+            case int() as code:
+                return code
+
+
+def _take_over(
+    charge: Charge, server: Server, known: SprintDir | None, here: Here, lane: ExitStack
 ) -> Attempt:
+    """Keeps a lane whose command runs to its end, and what was claimed for it. As `engage`.
+
+    Args:
+        lane: is closed when nothing of it is left.
+    """
+    order, held = charge.order, charge.turn
+    with ExitStack() as stack:
+        for path, fd in charge.vital.items():
+            vital.keep(path, fd)
+        for fd in (charge.lock, *charge.logs):
+            lane.callback(os.close, fd)
+        if charge.bounds.group is not None:
+            lane.callback(charge.bounds.group.close)
+        lane.callback(here.close)
+        stack.enter_context(lane)
+        server.serves(is_writable=charge.phase.access.writes)
+        board, sprint = _opened(order, known)
+        if held is not None:
+            stack.enter_context(holding(board, sprint, order.phase, order.n, held))
+
+        def kept() -> Finding:
+            with lane:
+                return here.keep(charge, sprint, server)
+
+        engagement = Engagement(board, sprint, charge.phase, charge.attempt, order.top, held)
+        return engagement.carry_through(kept)
+
+
+def _told(order: Order, act: Callable[[Order], Attempt]) -> int:
+    """Has `act` carry out an order, and says on stderr what was wrong. Returns the exit status."""
+    try:
+        act(order)
+    except (HeldError, BlockedError, CompletedError, WithdrawnError):
+        return LOST_CLAIM  # somebody was quicker, or it is not wanted any more: nothing is wrong
+    except (SupervisorError, SandboxError) as error:
+        print(f"{clock.utc_now()} {order.phase}.{order.n}: {error.message}", file=sys.stderr)
+    except BaseException:
+        print(f"{clock.utc_now()} {order.phase}.{order.n}:", file=sys.stderr)
+        traceback.print_exc()
+    else:
+        return 0
+    return 1
+
+
+def _alone(features: Features, server: Server | None, known: SprintDir | None, order: bytes) -> int:
+    """Prepares a lane in this process, and keeps it. Returns the exit status."""
+    return _told(_decoded(order), lambda it: engage(it, features, server, known, Here()))
+
+
+def _decoded(order: bytes) -> Order:
+    return msgspec.json.decode(order, type=Order)
+
+
+def _is_mounted(record: Sprint, features: Features) -> bool:
+    """Whether the lanes of a sprint have a mount that is served. What hinders them is told by who
+    makes one."""
+    try:
+        return choose(features, record.mount, record.require) is Tier.FUSE
+    except SandboxError:
+        return True
+
+
+# -- the claim
+
+
+def _opened(order: Order, known: SprintDir | None) -> tuple[Board, SprintDir]:
+    board = Board(order.state)
+    sprint = board.sprint(order.sprint)
+    if known is not None:
+        sprint.learn(known)
+    return board, sprint
+
+
+def _claim(
+    board: Board, sprint: SprintDir, phase: Phase, order: Order, held: Attempt | None
+) -> tuple[Engagement, Sprint]:
     seen = observe(sprint)
     phase = _as_ordered(seen, phase, order)
     check_ready(seen, phase, order.n)
     # The artifacts themselves are hashed as they are copied into the lane.
     require(board, sprint, seen, phase, contents=False)
-    snapshot = lineage.snapshot_for(seen.record, seen.graph, phase, seen.phases)
-    inputs = lineage.inputs_for(seen.graph, phase, seen.phases)
-    slot = sprint.slot(phase.name)
-    owner = msgspec.structs.replace(
+    by = msgspec.structs.replace(
         this_process().owner(order.agent, clock.utc_now()),
-        snapshot=snapshot,
-        inputs=inputs,
+        snapshot=lineage.snapshot_for(seen.record, seen.graph, phase, seen.phases),
+        inputs=lineage.inputs_for(seen.graph, phase, seen.phases),
         after=lineage.after_for(seen.graph, phase, seen.phases),
         revision=seen.record.revision,
     )
     # Before its command begins it is settled (`Run`): the disk works while the lane is made.
-    attempt = slot.claim(order.n, owner, is_settled=False)
+    attempt = sprint.slot(phase.name).claim(order.n, by, is_settled=False)
     give_way(sprint, phase, attempt)
-    sprint.journal.note(
+    engagement = Engagement(board, sprint, phase, attempt, order.top, held)
+    engagement.tell(
         "attempt.claimed",
-        phase=phase.name,
-        attempt=order.n,
         agent=order.agent,
-        pid=owner.pid,
+        pid=by.pid,
         access=phase.access,
         round=seen.phases[phase.name].round if seen.phases[phase.name].round > 1 else None,
     )
-    run = Run(board, seen.record, sprint, phase, attempt, order, features, server)
-    try:
-        outcome = run.carry_out()
-    except WithdrawnError:
-        outcome = _revoked("ended on request, before its command ran")
-    except (SandboxError, SupervisorError) as error:
-        outcome = _failed(error.message, error)
-    except OSError as error:
-        outcome = _failed(f"{error.filename or 'a system call'}: {error.strerror}", error)
-    except Exception as error:
-        traceback.print_exc()
-        outcome = _failed(f"a fault in nanosup: {type(error).__name__}: {error}")
-
-    def finish() -> Attempt:
-        done = outcome
-        if outcome.state is AttemptState.COMPLETED:
-            done = attest(board, sprint, phase, attempt, outcome)
-        return slot.finish(attempt, done, is_settled=False)
-
-    try:
-        ended = room.patiently(
-            finish, lambda: sprint.journal.note("disk.full", phase=phase.name, attempt=order.n)
-        )
-    except FencedError:
-        sprint.journal.note("attempt.fenced", phase=phase.name, attempt=order.n)
-        run.withdraw()
-        raise
-    sprint.journal.note(
-        "attempt.ended",
-        phase=phase.name,
-        attempt=order.n,
-        state=outcome.state,
-        reason=outcome.reason or None,
-        commit=outcome.sealed.commit if outcome.sealed else None,
-        verdict=outcome.verdict,
-    )
-    slot.settle(ended)  # whoever waits for it has been told, and need not wait for the disk
-    if outcome.sealed is not None:
-        publish_all(repository.find(Path(order.top)), observe(sprint))
-    return ended
+    return engagement, seen.record
 
 
 def _as_ordered(seen: SprintView, phase: Phase, order: Order) -> Phase:
@@ -208,22 +339,6 @@ def _as_ordered(seen: SprintView, phase: Phase, order: Order) -> Phase:
     return now
 
 
-def _revoked(reason: str) -> Outcome:
-    return Outcome(
-        state=AttemptState.REVOKED, ended_at=clock.utc_now(), ended=stamp(), reason=reason
-    )
-
-
-def _failed(reason: str, error: Exception | None = None) -> Outcome:
-    return Outcome(
-        state=AttemptState.FAILED,
-        ended_at=clock.utc_now(),
-        ended=stamp(),
-        reason=reason,
-        trouble=Trouble.NO_SPACE if room.is_wanting(error) else None,
-    )
-
-
 def _phase(sprint: SprintDir, name: str) -> Phase:
     for phase in sprint.record.phases:
         if phase.name == name:
@@ -234,9 +349,8 @@ def _phase(sprint: SprintDir, name: str) -> Phase:
     )
 
 
-@contextmanager
-def _turn(board: Board, sprint: SprintDir, order: Order) -> Iterator[None]:
-    """Holds the repository's writer's turn: one writer at a time, whatever sprint it is of.
+def _take_turn(board: Board, sprint: SprintDir, order: Order) -> Attempt:
+    """Takes the repository's writer's turn: one writer at a time, whatever sprint it is of.
 
     Raises:
         HeldError: somebody alive has it, or waits for it and comes first; says who.
@@ -244,10 +358,4 @@ def _turn(board: Board, sprint: SprintDir, order: Order) -> Iterator[None]:
     who = f"{order.sprint} {order.phase}.{order.n} ({order.agent})"
     held = turn.take(board, this_process().owner(who, clock.utc_now()), order.ticket)
     sprint.journal.note("turn.taken", phase=order.phase, attempt=order.n, turn=held.n)
-    try:
-        yield
-    finally:
-        # Before: whoever reads the journals finds no moment with two turns.
-        sprint.journal.note("turn.released", phase=order.phase, attempt=order.n, turn=held.n)
-        with room.forgiving():  # who is dead has ended
-            turn.give_back(board, held)
+    return held

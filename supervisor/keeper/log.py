@@ -42,10 +42,17 @@ def reserved_bytes(status: os.stat_result) -> int:
     return max(0, status.st_blocks * 512 - whole)
 
 
+def open_log(path: str) -> int:
+    """A descriptor of the log at `path`, for who prints and for who tends it."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open(path, flags, 0o600)
+
+
 class Log:
     """One log, open for its keeper.
 
     Args:
+        path: where `fd` was opened.
         limit_bytes: what it may take on the disk.
 
     Attributes:
@@ -54,18 +61,14 @@ class Log:
             `> /dev/stdout` opens the log anew and truncates it.
     """
 
-    def __init__(self, path: str, limit_bytes: int) -> None:
+    def __init__(self, path: str, fd: int, limit_bytes: int) -> None:
         self.path = path
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self.fd = os.open(path, flags, 0o600)
+        self.fd = fd
         self._limit_bytes = limit_bytes
         self._can_punch = True
         self._seen_bytes = 0
         self.dropped_bytes = 0
         self.truncated_bytes = 0
-
-    def close(self) -> None:
-        os.close(self.fd)
 
     def trim(self) -> None:
         """Drops what is older than the limit allows, and a little more, so that it is not always

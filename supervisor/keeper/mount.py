@@ -8,10 +8,12 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
 from sandbox import syscalls
+from sandbox.channel import Channel, ClosedError
 from sandbox.descriptor import readable
 from sandbox.errors import MountError
 from sandbox.mount import server
@@ -63,6 +65,21 @@ class Mount(Protocol):
         """Returns when everything written is in the upper layer. Raises MountError."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Serve:
+    """What a server is told.
+
+    Attributes:
+        pid, pidfd: of the process whose namespaces it is to serve in.
+        jail: our end of the socket that tells of the jail.
+    """
+
+    spec: MountSpec
+    pid: int
+    pidfd: int
+    jail: int
+
+
 class Server:
     """A forked process that serves a mount. Leaving it kills the server if it still runs.
 
@@ -79,7 +96,7 @@ class Server:
         self, spec: MountSpec | None = None, *, train: Callable[[], None] = lambda: None
     ) -> None:
         self._ready, ready = os.pipe()
-        self._orders, orders = socket.socketpair()
+        self._orders, orders = map(Channel, socket.socketpair())
         keeper = os.getpid()
         self._counter = Counter()
         self._is_writable = False
@@ -114,19 +131,23 @@ class Server:
         Args:
             lock: a descriptor that it is to keep open as long as it lives.
         """
-        self._is_writable = spec.upper is not None
+        self.serves(is_writable=spec.upper is not None)
         us = os.pidfd_open(os.getpid())
         self._jail, jail = socket.socketpair()
+        given = pickle.dumps(_Serve(spec, os.getpid(), us, jail.fileno()))
+        kept = () if lock is None else (lock,)
         try:
-            fds = [us, jail.fileno()] if lock is None else [us, jail.fileno(), lock]
-            socket.send_fds(self._orders, [b"\0"], fds)
-            self._orders.sendall(pickle.dumps(spec))
-        except OSError:
+            self._orders.send(given, (us, jail.fileno(), *kept))
+        except ClosedError:
             pass  # it is dead, and `await_ready` says so
         finally:
             os.close(us)
             jail.close()
             self._orders.close()
+
+    def serves(self, *, is_writable: bool) -> None:
+        """It was told to serve, perhaps by another process, which has this one's end of it."""
+        self._is_writable = is_writable
 
     def __enter__(self) -> Self:
         return self
@@ -235,7 +256,7 @@ class Server:
         return status
 
 
-def _stand_by(keeper: int, orders: socket.socket, ready: int, counter: Counter) -> None:
+def _stand_by(keeper: int, orders: Channel, ready: int, counter: Counter) -> None:
     """Waits for what to serve, and serves it. Returns where it is not wanted (any more)."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
@@ -243,18 +264,19 @@ def _stand_by(keeper: int, orders: socket.socket, ready: int, counter: Counter) 
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != keeper:
         return
-    said, fds, _, _ = socket.recv_fds(orders, 1, 3)
-    if not said:
+    try:
+        message, place = orders.receive()
+    except ClosedError:
         return
-    with orders.makefile("rb") as rest:
-        spec: MountSpec = pickle.loads(rest.read())
+    given: _Serve = pickle.loads(message)  # by the process that has forked this one
     orders.close()
-    _join(keeper, fds[0])
-    os.close(fds[0])
+    _join(given.pid, place[given.pidfd])
+    os.close(place[given.pidfd])
     # Another user namespace has cleared it.
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() == keeper:
-        server.serve(spec, ready, jail=socket.socket(fileno=fds[1]), counter=counter)
+        jail = socket.socket(fileno=place[given.jail])
+        server.serve(given.spec, ready, jail=jail, counter=counter)
 
 
 def _join(pid: int, pidfd: int) -> None:

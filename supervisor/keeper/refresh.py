@@ -13,8 +13,9 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.board import disk
@@ -22,53 +23,60 @@ from supervisor.board import disk
 LIMIT_BYTES = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
 class Refresh:
     """Remembers what a lane is given, and takes back what became of it.
 
-    Args:
-        paths: credentials below HOME whose refreshing is written back.
-        tell: takes an event and its fields, for the journal.
+    Attributes:
+        given: credentials below HOME whose refreshing is written back, and the SHA-256 of each;
+            None where there is none.
     """
 
-    def __init__(self, paths: Iterable[str], home: Path, tell: Callable[..., None]) -> None:
-        self._home = home
-        self._tell = tell
-        self._given = {path: _digest(home / path) for path in paths}
+    given: Mapping[str, bytes | None]
 
-    def take_back(self, lane_home: Path) -> None:
-        """Writes back what has changed. Tells what was, and what was refused and why."""
-        for path, given in self._given.items():
+    @classmethod
+    def of(cls, paths: Iterable[str], home: Path) -> Refresh:
+        """What a lane is given of these, below `home`."""
+        return cls({path: _digest(home / path) for path in paths})
+
+    def take_back(self, home: Path, lane_home: Path, tell: Callable[..., None]) -> None:
+        """Writes back what has changed. Tells what was, and what was refused and why.
+
+        Args:
+            tell: takes an event and its fields, for the journal.
+        """
+        for path, given in self.given.items():
             if given is None:
                 continue
             try:
                 content = _read(lane_home, path)
                 if content is None or hashlib.sha256(content).digest() == given:
                     continue
-                if refusal := _refusal(path, content) or self._replace(path, given, content):
-                    self._tell("credential.refused", path=path, reason=refusal)
+                if refusal := _refusal(path, content) or _replace(home / path, given, content):
+                    tell("credential.refused", path=path, reason=refusal)
                 else:
-                    self._tell("credential.written_back", path=path)
+                    tell("credential.written_back", path=path)
             except OSError as error:
-                self._tell("credential.refused", path=path, reason=error.strerror)
+                tell("credential.refused", path=path, reason=error.strerror)
 
-    def _replace(self, path: str, given: bytes, content: bytes) -> str:
-        """Puts `content` in its place, by one rename. Why not, else."""
-        target = self._home / path
-        with _locked(target.parent):
-            if _digest(target) != given:
-                return "the user's own was changed meanwhile"
-            status = target.stat()
-            temporary = target.with_name(f".{target.name}.nanosup-{os.getpid()}")
-            disk.remove(str(temporary))  # of one that was killed, and had this pid
-            try:
-                disk.write_file(str(temporary), content)
-                os.chmod(temporary, stat.S_IMODE(status.st_mode))
-                os.chown(temporary, status.st_uid, status.st_gid)
-                os.rename(temporary, target)
-            except BaseException:
-                disk.remove(str(temporary))
-                raise
-        return ""
+
+def _replace(target: Path, given: bytes, content: bytes) -> str:
+    """Puts `content` in its place, by one rename. Why not, else."""
+    with _locked(target.parent):
+        if _digest(target) != given:
+            return "the user's own was changed meanwhile"
+        status = target.stat()
+        temporary = target.with_name(f".{target.name}.nanosup-{os.getpid()}")
+        disk.remove(str(temporary))  # of one that was killed, and had this pid
+        try:
+            disk.write_file(str(temporary), content)
+            os.chmod(temporary, stat.S_IMODE(status.st_mode))
+            os.chown(temporary, status.st_uid, status.st_gid)
+            os.rename(temporary, target)
+        except BaseException:
+            disk.remove(str(temporary))
+            raise
+    return ""
 
 
 def _refusal(path: str, content: bytes) -> str:

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from sandbox import syscalls
-from sandbox.errors import MountError
 from sandbox.jail import namespace, survey, view
-from sandbox.jail.end import End
 from sandbox.jail.feature import Features
 from sandbox.jail.jail import Bind
-from sandbox.repository import gitdir, index, repository, seal
+from sandbox.repository import gitdir, index, repository
 from sandbox.repository.repository import Repository
 from sandbox.tiers.tier import choose
 from sandbox.union.spec import MountSpec
-from supervisor import clock
 from supervisor.artifacts import artifact
-from supervisor.board import pulse, room
-from supervisor.board.attempt import Attempt
-from supervisor.board.board import Board, SprintDir
-from supervisor.board.owner import stamp
-from supervisor.board.pause import paused_question
-from supervisor.errors import ArtifactError
+from supervisor.board import pulse, vital
 from supervisor.keeper import credential
 from supervisor.keeper.bounds import Bounds, bounded
+from supervisor.keeper.charge import Charge
 from supervisor.keeper.enforcement import check_network
+from supervisor.keeper.engagement import Engagement
 from supervisor.keeper.hold import Hold
 from supervisor.keeper.lane import (
-    BEAT_FILE,
     LaneDir,
     locked,
     placeholders,
@@ -42,54 +30,53 @@ from supervisor.keeper.lane import (
 )
 from supervisor.keeper.layer import Layers
 from supervisor.keeper.lodging import seen_in
+from supervisor.keeper.log import NAMES, open_log
 from supervisor.keeper.mount import Mount, Server
 from supervisor.keeper.order import Order
+from supervisor.keeper.post import Post
 from supervisor.keeper.refresh import Refresh
 from supervisor.keeper.relay import hand_over
-from supervisor.keeper.session import Finding, Session
-from supervisor.keeper.vigil import Vigil
+from supervisor.keeper.session import Finding
 from supervisor.model import lineage, prompt
-from supervisor.model.contract import Inspector
 from supervisor.model.graph import Graph
-from supervisor.model.phase import Agent, Phase
-from supervisor.model.record import AttemptState, Outcome, Output, Snapshot, Sprint
+from supervisor.model.phase import Agent
+from supervisor.model.record import Snapshot, Sprint
 
 
 class Run:
-    """Carries out one claimed attempt, in a process of its own.
+    """Prepares the lane of a claimed attempt, and has `post` keep it.
 
-    Attributes:
-        end: how the command ended, once it has.
+    Args:
+        record: the sprint.
+        server: stands by to serve the mount; None where no lane of this host can have one.
     """
 
     def __init__(
         self,
-        board: Board,
+        engagement: Engagement,
         record: Sprint,
-        sprint: SprintDir,
-        phase: Phase,
-        attempt: Attempt,
         order: Order,
         features: Features,
         server: Server | None,
+        post: Post,
     ) -> None:
-        self._board = board
+        self._engagement = engagement
+        self._board = engagement.board
+        self._sprint = engagement.sprint
+        self._phase = engagement.phase
+        self._attempt = engagement.attempt
         self._record = record
-        self._sprint = sprint
-        self._phase = phase
-        self._attempt = attempt
         self._order = order
         self._features = features
         self._server = server
-        self._lane = LaneDir(attempt.lane_path)
-        self._layers = Layers(board, sprint)
-        assert attempt.owner.snapshot is not None
-        self._snapshot: Snapshot = attempt.owner.snapshot
-        self._layer = self._board.layer_path(lineage.layer_id(record.id, phase.name, attempt.n))
-        self.end: End | None = None
+        self._post = post
+        self._lane = LaneDir(self._attempt.lane_path)
+        self._layers = Layers(self._board, self._sprint)
+        assert self._attempt.owner.snapshot is not None
+        self._snapshot: Snapshot = self._attempt.owner.snapshot
 
-    def carry_out(self) -> Outcome:
-        """Runs the lane to its end. What the outcome names exists when this returns.
+    def carry_out(self) -> Finding:
+        """Returns what became of the lane once its command has ended and nothing of it is left.
 
         Raises:
             SandboxError: the lane cannot be made on this host.
@@ -103,81 +90,60 @@ class Run:
         self._lane.make(self._phase, uid=uid, gid=gid, room=hold.room)
         with ExitStack() as stack:
             lock = stack.enter_context(locked(self._lane))
-            mountpoint = hold.enter(self._lane)
+            mountpoint = hold.enter(self._lane, self._post)
             bounds = stack.enter_context(self._bounded(agent, uid, gid))
             mounted = bounds.of_mount(self._mount_spec(repo, mountpoint, uid, gid))
-            server = hold.mount(repo, mounted, self._lane, self._phase, self._shares(repo), lock)
-            stack.enter_context(server)
+            mount = hold.mount(repo, mounted, self._lane, self._phase, self._shares(repo), lock)
+            stack.enter_context(mount)
             text = self._prepare(repo, agent, uid, gid)
             seen = self._view(repo, agent, text, mountpoint, uid, gid)
             ground = self._survey(repo, agent, uid)
-            vigil = Vigil(
-                self._phase,
-                self._tell,
-                is_paused=paused_question(self._sprint, self._phase.name),
-                foreground=self._order.foreground,
-            )
-            stack.enter_context(vigil)
-            session = stack.enter_context(
-                Session(
-                    self._phase,
-                    agent,
-                    self._attempt.path,
-                    beat=os.path.join(self._lane.tmp, BEAT_FILE),
-                    foreground=self._order.foreground,
-                    stderr=self._order.stderr,
-                    tell=self._tell,
-                )
-            )
-            jailed = hold.start(
+            stack.enter_context(self._post.listening())
+            logs = self._logs(stack, uid, gid)
+            jail = hold.start(
+                self._post,
                 bounds.of_lane(seen),
                 ground,
-                stdio=session.stdio(uid, gid),
+                stdio=(None, logs[0], logs[1]) if logs else (0, 1, self._order.stderr),
                 lock=lock,
                 top=str(repo.root),
-                await_view=server.await_ready,
+                await_view=mount.await_ready,
                 meanwhile=lambda: self._make_ready(repo, uid, gid),
             )
-            stack.enter_context(jailed)
-            server.attend(jailed.pid)
-            lane_pulse = self._announce(jailed.pid, server)
-            look = bounds.looked_after(lane_pulse.refresh)
-            ending = session.watch(vigil, jailed, server, look, always=bounds.are_looked_after)
-            if not ending.stuck:
-                jailed.kill()
-                self.end = jailed.wait()
-                self._refresh.take_back(Path(self._lane.home))
-            jailed.abandon()
-            finding = session.find(jailed, self.end)
-            if ending.served:
-                self._unmount(server, finding)
-            lane_pulse.refresh()
-        return room.patiently(
-            lambda: self._conclude(repo, finding), lambda: self._tell("disk.full")
-        )
+            stack.callback(self._post.close)
+            mount.attend(jail)
+            charge = Charge(
+                order=self._order,
+                phase=self._phase,
+                agent=agent,
+                attempt=self._attempt,
+                turn=self._engagement.turn,
+                bounds=bounds,
+                refresh=self._refresh,
+                pulse=self._announce(jail, mount),
+                logs=logs,
+                lock=lock.fileno(),
+                vital=vital.held(),
+            )
+            return self._post.keep(charge, self._sprint, mount)
 
-    def _unmount(self, server: Mount, finding: Finding) -> None:
-        """Ends the file system. Whether all of it was written matters only to what is sealed.
-
-        Raises:
-            MountError: it did not end well, and the attempt would have been completed.
-        """
-        try:
-            server.stop()
-        except MountError as error:
-            if finding.state is AttemptState.COMPLETED:
-                raise
-            self._tell("mount.failed", reason=error.message)
-
-    def withdraw(self) -> None:
-        """Undoes the sealing of a fenced attempt: its layer is nobody's, and goes back."""
-        if os.path.isdir(self._layer):
-            os.rename(self._layer, self._lane.upper)
+    def _logs(self, stack: ExitStack, uid: int, gid: int) -> tuple[int, ...]:
+        """Descriptors of the lane's logs, stdout and stderr; none in the foreground."""
+        if self._order.foreground:
+            return ()
+        logs = []
+        for name in NAMES:
+            logs.append(open_log(os.path.join(self._attempt.path, name)))
+            stack.callback(os.close, logs[-1])
+            # Scripts open /dev/stderr anew, and are asked for permission when they do.
+            os.fchown(logs[-1], uid, gid)
+        return tuple(logs)
 
     def _bounded(self, agent: Agent, uid: int, gid: int) -> AbstractContextManager[Bounds]:
-        tier, lane = self._hold.tier, self._lane
-        where = (self._phase, agent, lane, self._attempt, self._sprint, tier, self._features)
-        return bounded(*where, ids=(uid, gid))
+        phase, attempt = self._phase, self._attempt
+        journal = self._sprint.journal
+        way_out = self._post.way_out(phase, attempt.n, journal, (uid, gid), self._features)
+        return bounded(phase, agent, self._lane, attempt, self._sprint, self._hold.tier, way_out)
 
     def _agent(self) -> Agent:
         if self._order.command is not None:
@@ -196,7 +162,7 @@ class Run:
             handoff=hand_over(repo, self._sprint, phase, self._attempt, self._layers),
         )
         Path(lane.prompt).write_text(text, encoding="utf-8")
-        self._refresh = Refresh(agent.write_back, Path.home(), self._tell)
+        self._refresh = Refresh.of(agent.write_back, Path.home())
         credential.copy(agent.credentials, Path.home(), Path(lane.home), uid=uid, gid=gid)
         return text
 
@@ -310,66 +276,6 @@ class Run:
             home_read=[path for path in agent.home_read if (home / path).exists()],
         )
 
-    def _conclude(self, repo: Repository, finding: Finding) -> Outcome:
-        state, reason = finding.state, finding.reason
-        outputs: tuple[Output, ...] = ()
-        sealed: Snapshot | None = None
-        inspector = Inspector(self._phase)
-        if state is AttemptState.COMPLETED:
-            try:
-                outputs = artifact.collect(
-                    self._board.blobs,
-                    self._lane.outputs,
-                    self._phase.outputs,
-                    inspector=inspector,
-                )
-            except ArtifactError as error:
-                finding = finding.failed(f"{reason or 'exit 0'}, but {error.message}")
-                state, reason = finding.state, finding.reason
-        if state is AttemptState.COMPLETED and self._phase.access.writes:
-            sealed, notes = self._seal(repo)
-            reason = "; ".join([*filter(None, [reason]), *notes])
-        return Outcome(
-            state=state,
-            ended_at=clock.utc_now(),
-            ended=stamp(),
-            exit=finding.exit,
-            reason=reason,
-            trouble=finding.trouble if state is not AttemptState.COMPLETED else None,
-            retry_s=finding.retry_s if state is not AttemptState.COMPLETED else None,
-            outputs=outputs,
-            sealed=sealed,
-            verdict=inspector.verdict if state is AttemptState.COMPLETED else None,
-        )
-
-    def _seal(self, repo: Repository) -> tuple[Snapshot, tuple[str, ...]]:
-        """Makes a commit of what was written, and moves the upper to where layers are."""
-        carried = self._layers.there(self._snapshot.carried)
-        seen = msgspec.structs.replace(self._snapshot, carried=tuple(carried))
-        done = seal.seal(
-            repo,
-            parent=seen.commit,
-            layers=[*map(Path, carried.values()), Path(self._lane.upper)],
-            below=[Path(self._layers.path(layer)) for layer in seen.layers],
-            lane_git=Path(self._lane.git),
-            object_dirs=[Path(path) for path in self._layers.object_dirs],
-            message=f"{self._phase.name}: {self._record.goal or 'no goal given'}\n\n"
-            f"Sprint: {self._record.id}\nAgent: {self._attempt.owner.agent}\n",
-            author="{} <{}>".format(*gitdir.identity(repo)),
-            when_s=int(time.time()),
-        )
-        upper = os.open(self._lane.upper, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            syscalls.syncfs(upper)
-        finally:
-            os.close(upper)
-        os.makedirs(os.path.dirname(self._layer), mode=0o700, exist_ok=True)
-        os.rename(self._lane.upper, self._layer)
-        if self._lane.is_confined:
-            shutil.rmtree(self._lane.tree, ignore_errors=True)  # the layer has what it had
-        layer = os.path.basename(self._layer)
-        return lineage.sealed(seen, layer, commit=done.commit, tree=done.tree), done.notes
-
     def _alternates(self, repo: Repository) -> list[tuple[Path, str]]:
         stores = [*repo.object_dirs, *map(Path, self._layers.object_dirs)]
         return self._hold.alternates(stores)
@@ -379,19 +285,16 @@ class Run:
         pairs = ((os.path.realpath(repo.root / path), path) for path in self._phase.share)
         return tuple((source, path) for source, path in pairs if os.path.isdir(source))
 
-    def _tell(self, event: str, **fields: Any) -> None:
-        self._sprint.journal.note(event, phase=self._phase.name, attempt=self._attempt.n, **fields)
-
-    def _announce(self, child_pid: int, server: Mount) -> pulse.LanePulse:
+    def _announce(self, child_pid: int, mount: Mount) -> pulse.Pulse:
         ready_ms = round((time.monotonic() - self._order.given_s) * 1000, 1)
+        tier = self._hold.tier.value
         first = pulse.Pulse(
             child_pid=child_pid,
-            server_pid=server.pid,
+            server_pid=mount.pid,
             ready_ms=ready_ms,
-            tier=self._hold.tier.value,
+            mount=mount.counters(),
+            tier=tier,
         )
-        lane_pulse = pulse.LanePulse(self._attempt.path, first, server.counters)
-        self._tell(
-            "attempt.running", child_pid=child_pid, ready_ms=ready_ms, tier=self._hold.tier.value
-        )
-        return lane_pulse
+        pulse.write(self._attempt.path, first)
+        self._engagement.tell("attempt.running", child_pid=child_pid, ready_ms=ready_ms, tier=tier)
+        return first

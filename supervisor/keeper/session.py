@@ -14,7 +14,7 @@ from sandbox.jail.held import Held
 from sandbox.jail.oom import OomWatch
 from supervisor import clock
 from supervisor.board import room, tail
-from supervisor.keeper import log, sign
+from supervisor.keeper import sign
 from supervisor.keeper.finale import Finale
 from supervisor.keeper.log import Log, Logs
 from supervisor.keeper.mount import Mount
@@ -49,13 +49,12 @@ class Finding:
 
 
 class Session:
-    """Use as a context manager: it opens the logs, and puts back one that was removed.
+    """Use as a context manager.
 
     Args:
         path: the attempt's directory.
+        logs: its logs; none where the command has the keeper's own stdin and stdout.
         beat: path of the file that is touched for a beat.
-        foreground: the command has the keeper's own stdin and stdout, and no logs.
-        stderr: in the foreground, what it gets as its stderr.
         tell: takes an event and its fields, for the journal.
     """
 
@@ -64,31 +63,23 @@ class Session:
         phase: Phase,
         agent: Agent,
         path: str,
+        logs: tuple[Log, ...],
         *,
         beat: str,
-        foreground: bool,
-        stderr: int = 2,
         tell: Callable[..., None],
     ) -> None:
         self._phase = phase
         self._agent = agent
         self._path = path
+        self._logs = logs
         self._beat = beat
-        self._foreground = foreground
-        self._stderr = stderr
         self._tell = tell
         self._stack = ExitStack()
-        self._logs: tuple[Log, ...] = ()
         self._oom: OomWatch | None = None
         self._ending: Ending | None = None
         self._result: Result | None = None
 
     def __enter__(self) -> Self:
-        if not self._foreground:
-            for name in log.NAMES:
-                opened = Log(os.path.join(self._path, name), self._phase.log_limit)
-                self._stack.callback(opened.close)
-                self._logs += (opened,)
         return self
 
     def __exit__(
@@ -98,15 +89,6 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
-
-    def stdio(self, uid: int, gid: int) -> tuple[int | None, int, int]:
-        """What to give to the command as stdin, stdout and stderr; it runs as `uid` and `gid`."""
-        if self._foreground:
-            return 0, 1, self._stderr
-        for opened in self._logs:
-            # Scripts open /dev/stderr anew, and are asked for permission when they do.
-            os.fchown(opened.fd, uid, gid)
-        return None, self._logs[0].fd, self._logs[1].fd
 
     def watch(
         self,

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from sandbox.jail.census import Process
 from sandbox.jail.freezer import Freezer
 from sandbox.jail.held import Held
 from supervisor import clock
 from supervisor.board.pause import LOOK
-from supervisor.keeper import withdrawal
 from supervisor.keeper.halt import Halt
 from supervisor.keeper.log import Logs
 from supervisor.keeper.mount import Mount
 from supervisor.keeper.rounds import OFTEN_S, Rounds
 from supervisor.keeper.sign import Pulse
+from supervisor.keeper.wakeup import Wakeup
 from supervisor.model.ending import Cause, Ending
 from supervisor.model.phase import Phase
 
@@ -30,7 +27,7 @@ _STOPPED = ("T", "t")
 
 
 class Vigil:
-    """Watches a lane. As a context manager it takes the signals that ask a keeper to end one.
+    """Watches a lane.
 
     SIGTERM asks for an end with the phase's grace, SIGINT for one at once. In the foreground both,
     and SIGHUP, are passed on to the command, which then has its grace; the second SIGINT kills.
@@ -38,18 +35,21 @@ class Vigil:
 
     Args:
         tell: takes an event and its fields, for the journal.
+        wakeup: has the signals.
     """
 
     def __init__(
         self,
         phase: Phase,
         tell: Callable[..., None],
+        wakeup: Wakeup,
         *,
         is_paused: Callable[[], bool] = lambda: False,
         foreground: bool = False,
     ) -> None:
         self._phase = phase
         self._tell = tell
+        self._wakeup = wakeup
         self._is_paused = is_paused
         self._foreground = foreground
         self._kill_at: float | None = None
@@ -60,33 +60,6 @@ class Vigil:
         self._stopped = False
         self._served = True
         self._operations = 0
-
-    def __enter__(self) -> Self:
-        # A signal becomes a byte in a pipe, which poll(2) sees: no handler runs at a bad moment.
-        self._wakeup, writer = os.pipe()
-        os.set_blocking(self._wakeup, False)
-        os.set_blocking(writer, False)
-        self._writer = writer
-        self._previous_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        self._previous = {
-            number: signal.signal(number, lambda *_: None)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, LOOK)
-        }
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        signal.set_wakeup_fd(self._previous_fd)
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        if not self._foreground:
-            withdrawal.ignore()
-        os.close(self._wakeup)
-        os.close(self._writer)
 
     def keep(
         self,
@@ -108,7 +81,7 @@ class Vigil:
             logs: to be tended; None in the foreground.
         """
         poll = select.poll()
-        for watched in (child.fileno(), server.fileno(), self._wakeup):
+        for watched in (child.fileno(), server.fileno(), self._wakeup.fileno()):
             poll.register(watched, select.POLLIN)
         if logs is not None:
             poll.register(logs.fileno(), select.POLLIN)
@@ -172,7 +145,7 @@ class Vigil:
                 poll.unregister(logs.fileno())
                 tend_at = time.monotonic() + _TEND_S
                 rounds.stir(now)
-            if self._wakeup in ready:
+            if self._wakeup.fileno() in ready:
                 self._answer(child)
             if server.fileno() in ready:
                 # The command can do nothing any more but wait for a file system that is gone.
@@ -186,7 +159,7 @@ class Vigil:
         self._tell("attempt.paused" if stands_still else "attempt.resumed")
 
     def _answer(self, child: Held) -> None:
-        for number in os.read(self._wakeup, 512):
+        for number in self._wakeup.read():
             if number == LOOK:
                 self._looks = True
                 continue

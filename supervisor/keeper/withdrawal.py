@@ -29,6 +29,11 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def asks_for_the_end(numbers: bytes) -> bool:
+    """Whether one of these signals does."""
+    return any(number in numbers for number in _ASKS)
+
+
 def _withdraw(number: int, frame: FrameType | None) -> None:
     ignore()  # a second one must not disturb the clearing up
     raise WithdrawnError(signal.Signals(number).name)

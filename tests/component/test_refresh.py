@@ -25,14 +25,14 @@ class Homes:
             (home / ".agent").mkdir(parents=True)
             (home / PATH).write_text(OLD)
         (self.user / PATH).chmod(0o640)
-        self.refresh = Refresh([PATH], self.user, self._tell)
+        self.refresh = Refresh.of([PATH], self.user)
 
-    def _tell(self, event: str, **fields: Any) -> None:
+    def tell(self, event: str, **fields: Any) -> None:
         self.told.append((event, fields))
 
     def take_back(self) -> str:
         """The user's own, afterwards."""
-        self.refresh.take_back(self.lane)
+        self.refresh.take_back(self.user, self.lane, self.tell)
         assert os.listdir(self.user / ".agent") == ["auth.json"]
         return (self.user / PATH).read_text()
 
@@ -122,8 +122,8 @@ def test_what_is_no_such_token_is_not_taken(homes: Homes, spoil: Callable[[Path]
 def test_what_the_user_did_not_have_is_not_made(tmp_path: Path) -> None:
     homes = Homes(tmp_path)
     (homes.user / PATH).unlink()
-    refresh = Refresh([PATH], homes.user, homes._tell)
+    refresh = Refresh.of([PATH], homes.user)
     (homes.lane / PATH).write_text(NEW)
-    refresh.take_back(homes.lane)
+    refresh.take_back(homes.user, homes.lane, homes.tell)
 
     assert not (homes.user / PATH).exists()

@@ -12,6 +12,7 @@ import pytest
 from sandbox.jail.census import Process
 from supervisor.keeper import vigil
 from supervisor.keeper.vigil import Vigil
+from supervisor.keeper.wakeup import Wakeup
 from supervisor.model.ending import Cause
 from supervisor.model.phase import Phase
 
@@ -81,7 +82,8 @@ def test_what_cannot_be_killed_is_told_and_left_behind(
     phase = Phase(name="p", timeout_s=0.05, grace_s=0.05)
     server: Any = Deaf()
 
-    with Vigil(phase, lambda event, **fields: told.append((event, fields))) as watch:
+    with Wakeup() as wakeup:
+        watch = Vigil(phase, lambda event, **fields: told.append((event, fields)), wakeup)
         child: Any = deaf
         ending = watch.keep(child, server, sample=lambda: 0, refresh=lambda: None)
     server.close()
@@ -103,7 +105,9 @@ def test_server_that_still_answers_is_not_taken_from_under_the_dying(
     killed_after: list[int] = []
     monkeypatch.setattr(server, "kill", lambda: killed_after.append(len(server._requests)))
 
-    with Vigil(Phase(name="p", timeout_s=0.05, grace_s=0), lambda *_, **__: None) as watch:
+    with Wakeup() as wakeup:
+        phase = Phase(name="p", timeout_s=0.05, grace_s=0)
+        watch = Vigil(phase, lambda *_, **__: None, wakeup)
         child: Any = deaf
         watch.keep(child, server, sample=lambda: 0, refresh=lambda: None)
     server.close()

@@ -12,7 +12,7 @@ import pytest
 
 from sandbox import syscalls
 from supervisor.board.watch import Watch
-from supervisor.keeper.log import Log, Logs
+from supervisor.keeper.log import Log, Logs, open_log
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
@@ -65,11 +65,12 @@ def test_log_is_tended_where_nobody_tells_of_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str, code: int
 ) -> None:
     refuse(monkeypatch, call, code)
-    log = Log(str(tmp_path / "stdout.log"), 1 << 16)
+    path = str(tmp_path / "stdout.log")
+    log = Log(path, open_log(path), 1 << 16)
     logs = Logs([log])
     os.write(log.fd, b"x" * (1 << 18))
 
     assert not logs.tend(0.0)
 
     assert log.dropped_bytes
-    log.close()
+    os.close(log.fd)

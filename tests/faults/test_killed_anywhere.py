@@ -1,4 +1,5 @@
-"""SIGKILL of `nanosup up`, or of a keeper, as it makes any of the calls that others can see."""
+"""SIGKILL of `nanosup up`, of a keeper, or of who prepares its lane, as it makes any of the calls
+that others can see."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from tests.faultbox import Scenario, finish, phase, stand_in
 # Around these a kill makes a difference to the board, or to who runs: enough for every day.
 _TURNS = {
     "up": ("sendall", "renameat2", "link"),
-    "keeper": ("renameat2", "posix_spawn", "link"),
+    "keeper": ("posix_spawn", "link", "sendmsg"),
+    "preparer": ("renameat2", "sendmsg"),
 }
 _TINY = stand_in("a", "say('x'); save('f', 'x')") + phase(
     "p", access="write", restarts=3, backoff_s=0.01, outputs=["ledger"]
@@ -52,7 +54,7 @@ def die_at(path: Path, role: str, call: int) -> None:
         scenario.close()
 
 
-@pytest.mark.parametrize("role", ["up", "keeper"])
+@pytest.mark.parametrize("role", ["up", "keeper", "preparer"])
 def test_killed_around_each_claim_start_and_end_nothing_is_lost(tmp_path: Path, role: str) -> None:
     calls = calls_of(tmp_path, role)
     assert set(_TURNS[role]) <= set(calls)
@@ -63,6 +65,6 @@ def test_killed_around_each_claim_start_and_end_nothing_is_lost(tmp_path: Path, 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("role", ["up", "keeper"])
+@pytest.mark.parametrize("role", ["up", "keeper", "preparer"])
 def test_killed_at_any_call_nothing_is_lost(tmp_path: Path, role: str) -> None:
     die_at_each(tmp_path, role, list(range(1, len(calls_of(tmp_path, role)) + 1)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.syscalls import FALLOC_FL_KEEP_SIZE, fallocate
-from supervisor.keeper.log import Log, reserved_bytes
+from supervisor.keeper.log import Log, open_log, reserved_bytes
 from tests.fleetbox import Fleet, phase
 
 RESERVE = """
@@ -52,7 +52,8 @@ def test_what_a_lane_has_reserved_counts_and_does_not_outlive_it(fleet: Fleet) -
 
 
 def test_what_is_printed_is_kept_when_the_rest_is_given_back(tmp_path: Path) -> None:
-    log = Log(str(tmp_path / "stdout.log"), 1 << 20)
+    path = str(tmp_path / "stdout.log")
+    log = Log(path, open_log(path), 1 << 20)
     os.write(log.fd, b"x" * 5000)
     fallocate(log.fd, FALLOC_FL_KEEP_SIZE, 0, 8 << 20)
     assert reserved_bytes(os.fstat(log.fd)) > 7 << 20
@@ -61,4 +62,4 @@ def test_what_is_printed_is_kept_when_the_rest_is_given_back(tmp_path: Path) -> 
     status = os.fstat(log.fd)
     assert status.st_blocks * 512 <= 8192
     assert Path(log.path).read_bytes() == b"x" * 5000
-    log.close()
+    os.close(log.fd)

@@ -1,10 +1,10 @@
 """Kills one process as it enters its n-th call that others could see the effect of.
 
 Python imports this module at its start wherever PYTHONPATH names its directory. NANOSUP_TEST_DOOM
-says which process is meant: `up`, the template, or a keeper (a fork of the template). Between two
-such calls nothing happens that another process could tell, so "before each of them" is "at any
-moment". While there is a file NANOSUP_TEST_NO_FORK, that process cannot fork.
-NANOSUP_TEST_WALL_S sets the wall clock on, or back, by seconds.
+says which process is meant: `up`, the template, a keeper (a fork of the template), or a preparer (a
+fork of the keeper). Between two such calls nothing happens that another process could tell, so
+"before each of them" is "at any moment". While there is a file NANOSUP_TEST_NO_FORK, that process
+cannot fork. NANOSUP_TEST_WALL_S sets the wall clock on, or back, by seconds.
 """
 
 from __future__ import annotations
@@ -40,9 +40,12 @@ class Doom:
             return "up" if "up" in sys.argv[1:2] and os.getpid() == self._born else ""
         if os.getpid() == self._born:
             return "template"
-        # A keeper forks its mount's server, which imports nothing new; only the leader of a
-        # session is a keeper. Before it has an order, there is nothing to be lost.
-        return "keeper" if os.getsid(0) == os.getpid() and _has_order() else ""
+        # Only the leader of a session is a keeper; what it forks imports nothing new. Before there
+        # is an order, there is nothing to be lost.
+        acts = _acts()
+        if os.getsid(0) == os.getpid():
+            return "keeper" if acts & {"_keep_prepared", "_alone"} else ""
+        return "preparer" if acts >= {"_prepare", "_told"} else ""
 
     def enter(self, name: str, real: Any) -> Any:
         def call(*args: Any, **options: Any) -> Any:
@@ -72,13 +75,15 @@ class Doom:
         return True
 
 
-def _has_order() -> bool:
+def _acts() -> set[str]:
+    """The functions of keepers that this process is in."""
+    found = set()
     frame = sys._getframe()
     while (above := frame.f_back) is not None:
         frame = above
         if frame.f_code.co_filename.endswith("supervisor/keeper/keeper.py"):
-            return True
-    return False
+            found.add(frame.f_code.co_name)
+    return found
 
 
 _NO_FORK = os.environ.get("NANOSUP_TEST_NO_FORK", "")
@@ -95,6 +100,7 @@ if wanted := os.environ.get("NANOSUP_TEST_DOOM"):
 
     class Socket(socket.socket):
         sendall = doom.enter("sendall", socket.socket.sendall)
+        sendmsg = doom.enter("sendmsg", socket.socket.sendmsg)
 
     # A method of a C class cannot be replaced; a connection's class can.
     socket.socket = Socket  # type: ignore[misc]
