@@ -192,7 +192,10 @@ def _our_log(megabytes: int) -> float | None:
         with _up(repository) as up:
             _await(lambda: _log_size(repository) > 0, "the first byte", interval_s=0.0005)
             up.kill()
-            _await(lambda: bool(_marks(repository)), f"nanosup to take {megabytes} MB")
+            # Seldom: who prints says how long it took, and looking takes a part of one of two cores.
+            _await(
+                lambda: bool(_marks(repository)), f"nanosup to take {megabytes} MB", interval_s=0.05
+            )
             if _log_size(repository) != megabytes * 1_000_000:
                 return None
             return _between(_marks(repository)[0].with_name("times"))

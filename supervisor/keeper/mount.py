@@ -97,7 +97,7 @@ class Server:
     ) -> None:
         self._ready, ready = os.pipe()
         self._orders, orders = map(Channel, socket.socketpair())
-        keeper = os.getpid()
+        self._parent = keeper = os.getpid()
         self._counter = Counter()
         self._is_writable = False
         self._jail: socket.socket | None = None
@@ -161,7 +161,8 @@ class Server:
         self.close()
 
     def close(self) -> None:
-        """Kills the server if it still runs. Harmless when it is done already."""
+        """Kills the server if it still runs, and waits for that. Harmless when it is done already,
+        and in a fork of the process that is its parent."""
         if not self._is_open:
             return
         self._is_open = False
@@ -170,7 +171,7 @@ class Server:
             # the namespace.
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             # One in state D (a disk that hangs) dies when the kernel lets it; it is not waited for.
-            if readable(self._pidfd, _DEATH_S):
+            if readable(self._pidfd, _DEATH_S) and os.getpid() == self._parent:
                 self._reap()
         self._orders.close()
         if self._jail is not None:

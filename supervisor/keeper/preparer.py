@@ -271,7 +271,9 @@ class Preparer:
                 self.heard += numbers
                 for number in numbers:
                     if asks_for_the_end(bytes([number])):
-                        os.kill(self.pid, number)  # not waited for yet, so the pid is still its
+                        # Not waited for yet, so the pid is still its. Somebody may have stopped it.
+                        os.kill(self.pid, number)
+                        os.kill(self.pid, signal.SIGCONT)
                 continue
             try:
                 body, place = self._channel.receive()

@@ -1,0 +1,104 @@
+"""What happens to a lane that is not there yet: to the process that prepares it, and its keeper."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sandbox.descriptor import readable
+from sandbox.jail.census import children
+from tests.faultbox import Make, Scenario, await_true, finish, phase, stand_in
+
+WRITER = "save(f'f{n}', 'x')\nif n == 1: wait()"
+
+
+@contextmanager
+def held_up(scenario: Scenario) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`up`, and a keeper whose preparer waits for what the attempt before has left behind: the lock
+    of its lane is held."""
+    up = scenario.up()
+    scenario.await_entry("waits", "p")
+    (first,) = scenario.attempts("p")
+    lock = Path(scenario.lane("p"), "lock").open("rb")
+    with lock:
+        pidfd = os.pidfd_open(first["pid"])
+        # Its server would have unlocked it a moment later.
+        os.kill(first["pid"], signal.SIGKILL)
+        assert readable(pidfd, 10)
+        os.close(pidfd)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        await_true(lambda: len(scenario.attempts("p")) == 2, "another attempt")
+        yield up, scenario.attempts("p")[1]["pid"]
+
+
+@pytest.fixture
+def scenario(make: Make) -> Scenario:
+    return make(stand_in("a", WRITER) + phase("p", access="write", restarts=3, backoff_s=1))
+
+
+@pytest.mark.parametrize("whom", ["keeper", "preparer"])
+def test_one_dies_with_the_other_and_the_attempt_is_lost(scenario: Scenario, whom: str) -> None:
+    with held_up(scenario) as (up, keeper):
+        lane = [keeper, *children(keeper)]
+        _, server, preparer = lane
+        pidfds = [os.pidfd_open(pid) for pid in lane]
+
+        os.kill({"keeper": keeper, "preparer": preparer}[whom], signal.SIGKILL)
+        gone = [readable(pidfd, 1) for pidfd in pidfds]
+
+    code, said = finish(up)
+    assert gone == [True, True, True]
+    assert code == 0, said
+    assert scenario.states("p") == ["lost", "lost", "completed"]
+    assert scenario.attempts("p")[1]["reason"] == "its keeper died without an outcome"
+    scenario.check_completed()
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+@pytest.mark.parametrize("options", [(), ("--now",)])
+def test_lane_that_is_not_there_yet_is_ended_on_request(
+    scenario: Scenario, options: tuple[str, ...], is_stopped: bool
+) -> None:
+    with held_up(scenario) as (up, keeper):
+        if is_stopped:
+            os.kill(children(keeper)[1], signal.SIGSTOP)
+        done = scenario.run("down", *options)
+
+    assert done.returncode == 0, done.stderr
+    finish(up)
+    (_, second) = scenario.attempts("p")
+    assert (second["state"], second["reason"]) == (
+        "revoked",
+        "ended on request, before its command ran",
+    )
+    scenario.check()
+    scenario.check_gone()
+
+
+def test_what_hinders_the_preparation_is_told(make: Make) -> None:
+    """It fails after the jail has begun, and before its command runs."""
+    scenario = make(
+        stand_in("a", "wait()") + phase("first") + phase("second", depends_on=["first"], restarts=0)
+    )
+    up = scenario.up()
+    scenario.await_entry("waits", "first")
+    cache = scenario.board / "sprints" / scenario.sprint()["id"] / "git"
+    cache.rename(cache.with_name("aside"))
+    cache.write_text("in the way")
+
+    scenario.release("first")
+    finish(up)
+
+    (second,) = scenario.attempts("second")
+    assert second["state"] == "failed"
+    assert "git" in second["reason"], second
+    assert "fault in nanosup" not in second["reason"]
+    assert not scenario.log("second").read_bytes()
+    scenario.check_gone()
