@@ -192,7 +192,7 @@ def _our_log(megabytes: int) -> float | None:
         with _up(repository) as up:
             _await(lambda: _log_size(repository) > 0, "the first byte", interval_s=0.0005)
             up.kill()
-            # Seldom: who prints says how long it took, and looking takes a part of one of two cores.
+            # Seldom: who prints says how long it took, and looking takes a part of a core.
             _await(
                 lambda: bool(_marks(repository)), f"nanosup to take {megabytes} MB", interval_s=0.05
             )

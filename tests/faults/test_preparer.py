@@ -8,7 +8,6 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -26,8 +25,7 @@ def held_up(scenario: Scenario) -> Iterator[tuple[subprocess.Popen[str], int]]:
     up = scenario.up()
     scenario.await_entry("waits", "p")
     (first,) = scenario.attempts("p")
-    lock = Path(scenario.lane("p"), "lock").open("rb")
-    with lock:
+    with (scenario.lane("p") / "lock").open("rb") as lock:
         pidfd = os.pidfd_open(first["pid"])
         # Its server would have unlocked it a moment later.
         os.kill(first["pid"], signal.SIGKILL)
@@ -47,7 +45,7 @@ def scenario(make: Make) -> Scenario:
 def test_one_dies_with_the_other_and_the_attempt_is_lost(scenario: Scenario, whom: str) -> None:
     with held_up(scenario) as (up, keeper):
         lane = [keeper, *children(keeper)]
-        _, server, preparer = lane
+        preparer = lane[2]
         pidfds = [os.pidfd_open(pid) for pid in lane]
 
         os.kill({"keeper": keeper, "preparer": preparer}[whom], signal.SIGKILL)
