@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import stat
 import sys
 from contextlib import ExitStack
 
@@ -13,7 +14,7 @@ from supervisor.board.attempt import Attempt
 from supervisor.board.board import SprintDir
 from supervisor.board.observe import observe
 from supervisor.board.tail import sanitize
-from supervisor.errors import NotFoundError
+from supervisor.errors import BoardError, NotFoundError
 from supervisor.model.decide import PhaseState
 
 _CHUNK_BYTES = 1 << 16
@@ -59,7 +60,11 @@ class _Reader:
 
     def __init__(self, path: str) -> None:
         self._name = os.path.basename(path)
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Not waiting: somebody may have put a FIFO in its place.
+        self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            os.close(self._fd)
+            raise OSError(errno.EINVAL, "no plain file")
         self._offset = 0
         self._text = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -119,6 +124,11 @@ class _Printer:
                 reader = _Reader(path)
             except FileNotFoundError:
                 continue  # the lane is being made
+            except OSError as error:
+                raise BoardError(
+                    f"{path} cannot be read: {error.strerror}",
+                    hint="its keeper puts the log back when the attempt ends",
+                ) from error
             self._missing.remove(path)
             self._stack.callback(reader.close)
             self._readers.append(reader)

@@ -19,8 +19,10 @@ from supervisor.board.observe import observe
 from supervisor.board.owner import stamp
 from supervisor.errors import FencedError, SupervisorError
 from supervisor.keeper.conclusion import Conclusion
+from supervisor.keeper.mount import UnservedError
 from supervisor.keeper.session import Finding
 from supervisor.keeper.withdrawal import WithdrawnError
+from supervisor.model.judgement import UNSERVED
 from supervisor.model.phase import Phase
 from supervisor.model.record import AttemptState, Outcome, Trouble
 
@@ -67,6 +69,8 @@ class Engagement:
             )
         except WithdrawnError:
             outcome = _ended(AttemptState.REVOKED, "ended on request, before its command ran")
+        except UnservedError:
+            outcome = _ended(AttemptState.LOST, UNSERVED)
         except (SandboxError, SupervisorError) as error:
             outcome = _failed(error.message, error)
         except OSError as error:

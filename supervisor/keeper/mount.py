@@ -25,6 +25,10 @@ _STOP_S = 30.0
 _DEATH_S = 5.0
 
 
+class UnservedError(Exception):
+    """Raised where the view of a lane has gone before its command ran: nobody serves it."""
+
+
 class Mount(Protocol):
     """A lane's view of the repository, however it is made.
 

@@ -7,6 +7,8 @@ import time
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
+from sandbox.descriptor import readable
+from sandbox.errors import JailError
 from sandbox.jail import namespace, survey, view
 from sandbox.jail.feature import Features
 from sandbox.jail.jail import Bind
@@ -31,7 +33,7 @@ from supervisor.keeper.lane import (
 from supervisor.keeper.layer import Layers
 from supervisor.keeper.lodging import seen_in
 from supervisor.keeper.log import NAMES, open_log
-from supervisor.keeper.mount import Mount, Server
+from supervisor.keeper.mount import Mount, Server, UnservedError
 from supervisor.keeper.order import Order
 from supervisor.keeper.post import Post
 from supervisor.keeper.refresh import Refresh
@@ -80,6 +82,7 @@ class Run:
 
         Raises:
             SandboxError: the lane cannot be made on this host.
+            UnservedError: its file system has gone while it was made.
             ArtifactError: an input is not what it was.
             BoardError: the board cannot be written.
         """
@@ -100,16 +103,21 @@ class Run:
             ground = self._survey(repo, agent, uid)
             stack.enter_context(self._post.listening())
             logs = self._logs(stack, uid, gid)
-            jail = hold.start(
-                self._post,
-                bounds.of_lane(seen),
-                ground,
-                stdio=(None, logs[0], logs[1]) if logs else (0, 1, self._order.stderr),
-                lock=lock,
-                top=str(repo.root),
-                await_view=mount.await_ready,
-                meanwhile=lambda: self._make_ready(repo, uid, gid),
-            )
+            try:
+                jail = hold.start(
+                    self._post,
+                    bounds.of_lane(seen),
+                    ground,
+                    stdio=(None, logs[0], logs[1]) if logs else (0, 1, self._order.stderr),
+                    lock=lock,
+                    top=str(repo.root),
+                    await_view=mount.await_ready,
+                    meanwhile=lambda: self._make_ready(repo, uid, gid),
+                )
+            except (JailError, OSError) as error:
+                if readable(mount.fileno(), 0):
+                    raise UnservedError from error
+                raise
             stack.callback(self._post.close)
             mount.attend(jail)
             charge = Charge(

@@ -7,6 +7,8 @@ from supervisor.model.ending import Cause, Ending, Result
 from supervisor.model.phase import Phase
 from supervisor.model.record import AttemptState, Exit
 
+UNSERVED = "the lane's file system went away: its server died"
+
 
 def judge(
     ending: Ending, end: End | None, phase: Phase, result: Result | None
@@ -58,7 +60,7 @@ def _state(
             more = "" if allowed is None else f" = {allowed} bytes"
             return AttemptState.FAILED, f"more on disk than limits.disk{more}"
         case Cause.MOUNT:
-            return AttemptState.LOST, "the lane's file system went away: its server died"
+            return AttemptState.LOST, UNSERVED
         case Cause.DONE if result is not None:
             if result.failed:
                 said = f"said itself that it failed ({result.type!r}), and then hung"

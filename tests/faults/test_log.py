@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -151,3 +153,20 @@ def test_log_that_a_directory_was_put_in_place_of_is_there_again(make: Make) -> 
     assert finish(up)[0] == 0
     assert raw(scenario) == b"before\nafter\n"
     scenario.check_completed()
+
+
+@pytest.mark.parametrize("make_one", [os.mkdir, os.mkfifo])
+def test_what_is_in_a_logs_place_is_named(make: Make, make_one: Callable[[Path], None]) -> None:
+    scenario = make(stand_in("a", "wait()") + phase("p"))
+    scenario.up()
+    scenario.await_entry("waits", "p")
+    log = scenario.log("p")
+    log.unlink()
+    make_one(log)
+
+    done = scenario.run("logs", "p")
+
+    assert done.returncode == 20, done.stderr
+    assert f"{log} cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+    scenario.release("p")

@@ -13,6 +13,7 @@ import pytest
 
 from sandbox.descriptor import readable
 from sandbox.jail.census import children
+from supervisor.model.judgement import UNSERVED
 from tests.faultbox import Make, Scenario, await_true, finish, phase, stand_in
 
 WRITER = "save(f'f{n}', 'x')\nif n == 1: wait()"
@@ -56,6 +57,20 @@ def test_one_dies_with_the_other_and_the_attempt_is_lost(scenario: Scenario, who
     assert code == 0, said
     assert scenario.states("p") == ["lost", "lost", "completed"]
     assert scenario.attempts("p")[1]["reason"] == "its keeper died without an outcome"
+    scenario.check_completed()
+
+
+def test_lane_whose_server_dies_before_its_command_runs_is_lost(scenario: Scenario) -> None:
+    with held_up(scenario) as (up, keeper):
+        server = children(keeper)[0]
+        pidfd = os.pidfd_open(server)
+        os.kill(server, signal.SIGKILL)
+        assert readable(pidfd, 10)
+
+    code, said = finish(up)
+    assert code == 0, said
+    assert scenario.states("p") == ["lost", "lost", "completed"]
+    assert scenario.attempts("p")[1]["reason"] == UNSERVED
     scenario.check_completed()
 
 
