@@ -57,7 +57,7 @@ class Mount(Protocol):
         """Operations, bytes and cache hits by kind."""
 
     def await_ready(self) -> None:
-        """Returns when it can be used. Raises MountError."""
+        """Returns when it can be used. Raises MountError or UnservedError."""
 
     def attend(self, jail: int) -> None:
         """Is told the process with whose death everything that uses the view is dead."""
@@ -200,6 +200,7 @@ class Server:
 
         Raises:
             MountError: it cannot be mounted; says why.
+            UnservedError: its server died without a word.
         """
         if not readable(self._ready, _READY_S):
             raise MountError(
@@ -207,8 +208,10 @@ class Server:
                 hint="`nanosup doctor` shows what this host lacks",
             )
         answer = os.read(self._ready, 4096)
+        if not answer:
+            raise UnservedError
         if answer[:1] != b"\1":
-            said = answer.decode(errors="replace").strip() or "its server died"
+            said = answer.decode(errors="replace").strip()
             raise MountError(
                 f"the lane's file system cannot be mounted: {said}",
                 hint="`nanosup doctor` shows what this host lacks",
