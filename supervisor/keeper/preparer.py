@@ -2,9 +2,9 @@
 
 A keeper lives as long as its agent, an hour perhaps, and there may be a hundred. To prepare a lane
 takes far more memory than to watch one: CPython counts references in the objects themselves, so a
-fork has a copy of whatever it reads. So the keeper forks a *preparer*, which acts
-for it: it claims in the keeper's name, makes the lane, and ends when the command runs. What only
-the process that keeps the lane can do, it asks the keeper to do (`There`), down one channel.
+fork has a copy of whatever it reads. So the keeper forks a *preparer*, which acts for it: it claims
+in the keeper's name, makes the lane, and ends when the command runs. What only the process that
+keeps the lane can do, it asks the keeper to do (`There`), down one channel.
 
 The kernel ends the preparer when the keeper dies; the keeper ends when the preparer does before it
 has handed over, and what it had begun with it.
