@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import msgspec
 
@@ -25,6 +26,8 @@ from supervisor.errors import FencedError, HeldError, NotFoundError
 from supervisor.model.liveness import can_see
 from supervisor.model.name import attempt_name, attempt_number
 from supervisor.model.record import AttemptState, Outcome, Owner
+
+Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 OWNER = "owner.json"
 OUTCOME = "outcome.json"
@@ -225,7 +228,7 @@ class Slot:
         attempt = Attempt(self.label, n, path, by, outcome)
         ended = outcome is not None and outcome.state is not AttemptState.COMPLETED
         if ended and self._ended is not None:
-            self._ended[n] = attempt
+            self._ended[n] = attempt = _sharing(attempt, self._ended.get(n - 1))
         return attempt
 
     def _require_ended(self, n: int) -> None:
@@ -254,3 +257,22 @@ class Slot:
             f"attempt {n} of {self.label} has ended already: {describe_outcome(self._read(n))}",
             hint="Nothing was changed. Claim the phase again to go on.",
         )
+
+
+def _sharing(attempt: Attempt, before: Attempt | None) -> Attempt:
+    """The same attempt, with what it has in common with another kept once."""
+    if before is None or attempt.outcome is None or before.outcome is None:
+        return attempt
+    owner = _alike(attempt.owner, before.owner)
+    return msgspec.structs.replace(
+        attempt, owner=owner, outcome=_alike(attempt.outcome, before.outcome)
+    )
+
+
+def _alike(one: Struct, other: Struct) -> Struct:
+    same = {
+        name: value
+        for name in one.__struct_fields__
+        if (value := getattr(other, name)) == getattr(one, name)
+    }
+    return msgspec.structs.replace(one, **same)

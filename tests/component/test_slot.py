@@ -56,6 +56,25 @@ def test_numbers_only_count_up(build: Slot) -> None:
         build.claim(0, me())
 
 
+def test_what_ended_attempts_have_in_common_is_kept_once(build: Slot) -> None:
+    for n, reason in enumerate(("exit 1", "exit 1", "exit 2"), 1):
+        build.finish(build.claim(n, me("a" if n < 3 else "b")), ended(reason=reason))
+    one, two, three = build.attempts()
+
+    assert two.owner.host is one.owner.host
+    assert two.outcome is not None and one.outcome is not None
+    assert two.outcome.reason is one.outcome.reason
+    assert (two.n, two.path) == (2, f"{one.path[:-4]}0002")
+    assert three.owner.agent == "b"
+    assert three.outcome is not None and three.outcome.reason == "exit 2"
+    assert [one, two, three] == new_reader(build).attempts()
+
+
+def new_reader(of: Slot) -> Slot:
+    """Reads all anew."""
+    return Slot(of.path, of.label)
+
+
 def test_numbers_go_on_past_four_digits(build: Slot) -> None:
     build.finish(build.claim(1, me()), ended())
     attempts = Path(build.path, "attempts")
