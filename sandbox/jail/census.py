@@ -46,6 +46,15 @@ def look_at(pid: int) -> Process | None:
     )
 
 
+def inner_pid(pid: int) -> int | None:
+    """What `pid` is called in its own PID namespace; None where there is no such process."""
+    try:
+        lines = _read(f"/proc/{pid}/status").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[-1]) for line in lines if line.startswith("NSpid:")), None)
+
+
 def count_tasks(uid: int) -> int:
     """How many processes and threads a user has: what RLIMIT_NPROC counts (getrlimit(2))."""
     count = 0

@@ -25,6 +25,9 @@ from sandbox.jail.end import Cause, End, Unstarted, exit_code_of, read_end
 from sandbox.jail.entry import Entry, Failure, has_begun, read_report
 from sandbox.jail.latch import Latch
 
+# In the jail: its init is the first process there, and forks nothing before the command.
+_COMMAND_PID = 2
+
 
 class Child(Command):
     """A running command. Made by `launch.begin`; the thread that made it must stay alive.
@@ -127,10 +130,16 @@ class Child(Command):
             self._hears = False
             self._epoll.unregister(self._denials.fileno())
 
+    def _shut(self) -> None:
+        if not self._is_latched:
+            self._is_latched = True
+            self._latch.shut()
+
     def _unlatch(self) -> None:
-        if self._is_latched and self._agent_pidfd is not None:
+        if self._is_latched:
             self._is_latched = False
-            self._epoll.unregister(self._agent_pidfd)
+            if self._agent_pidfd is not None:
+                self._epoll.unregister(self._agent_pidfd)
             self._latch.open()
 
     def kill(self) -> None:
@@ -196,8 +205,10 @@ class Child(Command):
             in_time = readable(built.fileno(), timeout_s)
             self._built = going and in_time and _was_read(built)
         if self._built and in_time and self._report_fd is not None:
+            self._shut()  # before there is a command that could end
             in_time = self._hear(self._report_fd, time.monotonic() + timeout_s)
         if self._failure is not None:
+            self._unlatch()
             self.wait()
         elif self._built and in_time:
             self._find_agent(timeout_s)
@@ -208,6 +219,7 @@ class Child(Command):
                 hint="a mount of this host may hang: look at `mount` for dead network file systems",
             )
         else:
+            self._unlatch()
             self.wait()
         if isinstance(self._end, Unstarted) and self._end.cause is Cause.JAIL:
             self.close()
@@ -242,27 +254,37 @@ class Child(Command):
         return Unstarted(cause, f"{self._command}: {why}")
 
     def _find_agent(self, timeout_s: float) -> None:
-        """Opens a pidfd of the command, which bubblewrap is just forking."""
+        """Opens a pidfd of the command, which bubblewrap is just forking, or has forked."""
         deadline = time.monotonic() + timeout_s
         init = next(iter(census.children(self.pid)), None)
         while init is not None and time.monotonic() < deadline:
-            for pid in census.children(init)[:1]:
-                try:
-                    pidfd = os.pidfd_open(pid)
-                except OSError:
-                    return
-                # Still the parent's child: then the pidfd is not of a reused pid.
-                if (process := census.look_at(pid)) is None or process.parent != init:
-                    os.close(pidfd)
-                    return
-                self.agent, self._agent_pidfd = pid, pidfd
-                self.seen.add(pid)
-                self._latch.shut()
-                self._is_latched = True
-                self._epoll.register(pidfd, select.EPOLLIN)
+            oldest = next(iter(census.children(init)), None)
+            if oldest is not None and self._take(oldest, init):
                 return
+            # The command was there already: it has ended, and what is there are orphans of its.
+            if oldest is not None or self._is_latched:
+                self.left = self.processes()
+                break
             if self.wait(0.0005) is not None:
                 return
+        self._unlatch()
+
+    def _take(self, pid: int, init: int) -> bool:
+        """Whether `pid`, a child of `init` a moment ago, is the command. It is watched then."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return False
+        process = census.look_at(pid)
+        # Still the parent's child: then the pidfd is not of a reused pid.
+        if process is None or process.parent != init or census.inner_pid(pid) != _COMMAND_PID:
+            os.close(pidfd)
+            return False
+        self.agent, self._agent_pidfd = pid, pidfd
+        self.seen.add(pid)
+        self._shut()
+        self._epoll.register(pidfd, select.EPOLLIN)
+        return True
 
     def _complaint(self) -> str:
         """bubblewrap's last line on stderr, where only it can have written: nothing else ran."""

@@ -11,15 +11,18 @@ import socket
 import sys
 import sysconfig
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sandbox.errors import JailError
+from sandbox.jail import encoding, step
 from sandbox.jail.census import Process
 from sandbox.jail.child import Child
-from sandbox.jail.end import Cause, Exited, Signaled, Unstarted
+from sandbox.jail.elf import Fork
+from sandbox.jail.end import Cause, End, Exited, Signaled, Unstarted
 from sandbox.jail.feature import Features
 from sandbox.jail.jail import Bind
 from sandbox.jail.seccomp import RULES, number_of
@@ -316,6 +319,42 @@ ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code))
 
     assert isinstance(end, Signaled)
     assert end.signal == signal.SIGSYS
+
+
+def test_a_command_that_ends_at_once_is_told_from_what_it_leaves(
+    who: Who, features: Features
+) -> None:
+    if not features.has_entry:
+        pytest.skip("nothing says that the command has begun")
+    machine = features.machine
+    forks = Fork(step.number(machine, "clone"), signal.SIGCHLD, 1)
+    waits = step.call(machine, "ppoll", 0, 0, 0, 0, 0)
+    program = encoding.program(machine, [forks, waits], report_fd=2)
+
+    def act(kept: Keeper) -> list[tuple[End | None, int, bool]]:
+        path = Path(kept.lane.mount) / "forks"
+        path.write_bytes(program)
+        path.chmod(0o755)
+        spec = kept.spec("./forks")
+        found = []
+        for _ in range(30):
+            with kept.start(spec) as jailed:
+                found.append((jailed.wait(10), len(jailed.left), jailed.agent is None))
+        find = Child._find_agent
+
+        def late(child: Child, timeout_s: float) -> None:
+            time.sleep(0.1)
+            find(child, timeout_s)
+
+        Child._find_agent = late  # type: ignore[method-assign]
+        with kept.start(spec) as jailed:
+            found.append((jailed.wait(10), len(jailed.left), jailed.agent is None))
+        return found
+
+    *each, late = keep(who, features, act)
+
+    assert {(end, left) for end, left, _ in each} == {(Exited(0), 1)}
+    assert late == (Exited(0), 1, True)
 
 
 def test_a_daemon_dies_with_the_command_that_left_it(who: Who, features: Features) -> None:
