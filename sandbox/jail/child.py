@@ -120,7 +120,7 @@ class Child(Command):
                 self._unhear()
             latched = self._agent_pidfd if self._is_latched else None
             if latched is not None and readable(latched, 0):
-                self.left = self.processes()
+                self.left = self._orphans()
                 self._unlatch()
         return True
 
@@ -163,6 +163,11 @@ class Child(Command):
             if process.pid != self.pid and process.pid not in inner and process.state != "Z"
         )
 
+    def _orphans(self) -> tuple[Process, ...]:
+        """What the command has left running. It is being reaped, and while that is done the kernel
+        may leave out the next of its list of children (fs/proc/array.c): so it is read twice."""
+        return tuple({one.pid: one for one in (*self.processes(), *self.processes())}.values())
+
     @property
     def denied(self) -> dict[str, int]:
         """How often each system call was denied so far; where nobody is told, always empty."""
@@ -201,17 +206,19 @@ class Child(Command):
         Raises JailError when the jail could not be built, or not in time.
         """
         with self._built_by as built:
+            if self._report_fd is not None and self._latch.await_start(timeout_s):
+                self._shut()  # before there is a command that could end
             going = _let_go(built)
             in_time = readable(built.fileno(), timeout_s)
             self._built = going and in_time and _was_read(built)
         if self._built and in_time and self._report_fd is not None:
-            self._shut()  # before there is a command that could end
             in_time = self._hear(self._report_fd, time.monotonic() + timeout_s)
         if self._failure is not None:
             self._unlatch()
             self.wait()
         elif self._built and in_time:
-            self._find_agent(timeout_s)
+            if self._report_fd is None:
+                self._find_agent(timeout_s)
         elif not in_time:
             self.close()
             raise JailError(
@@ -242,6 +249,9 @@ class Child(Command):
                 self._failure = read_report(report, self._entry)
                 self._built = has_begun(report) or self._failure is not None
                 return True
+            if not report and has_begun(part):
+                # Not when it is executed: one that ends at once would be gone.
+                self._find_agent(deadline - time.monotonic())
             report += part
         return False
 
@@ -263,7 +273,7 @@ class Child(Command):
                 return
             # The command was there already: it has ended, and what is there are orphans of its.
             if oldest is not None or self._is_latched:
-                self.left = self.processes()
+                self.left = self._orphans()
                 break
             if self.wait(0.0005) is not None:
                 return

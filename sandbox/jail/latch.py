@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
+
+from sandbox.descriptor import readable
 
 _PAGE_BYTES = 4096  # the smallest pipe there is; the kernel may make it a larger page
 
@@ -23,6 +26,18 @@ class Latch:
     def __init__(self, read_fd: int) -> None:
         self._fd = read_fd
         self._heard = b""
+
+    def await_start(self, timeout_s: float) -> bool:
+        """Returns once it was reported that the jail's init runs, or the writer is dead; False:
+        neither, in that time. After that nothing is reported before the command's end."""
+        deadline = time.monotonic() + timeout_s
+        while readable(self._fd, max(deadline - time.monotonic(), 0)):
+            part = os.read(self._fd, _PAGE_BYTES)
+            self._heard += part
+            _, _, after = self._heard.partition(b'"child-pid"')
+            if not part or b"\n" in after:
+                return True
+        return False
 
     def shut(self) -> None:
         """Fills the pipe. What was in it already is kept."""
