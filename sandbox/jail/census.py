@@ -104,6 +104,9 @@ def _adopted(pid: int) -> list[int]:
 def _read(path: str) -> str:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(fd, 65536).decode(errors="replace")
+        text = b""
+        while part := os.read(fd, 65536):  # a page at a time, of what is long (seq_file.c)
+            text += part
+        return text.decode(errors="replace")
     finally:
         os.close(fd)

@@ -75,3 +75,22 @@ def test_frozen_still_dies_of_sigkill(
     _, status = os.waitpid(pid, 0)
     assert os.WTERMSIG(status) == 9
     held.close()
+
+
+def test_none_of_many_children_is_overlooked() -> None:
+    """Their list is longer than a page."""
+    script = (
+        "import os, signal, sys\n"
+        "for _ in range(1500):\n"
+        "    if os.fork() == 0: signal.pause()\n"
+        "print(flush=True); sys.stdin.read(); os.killpg(0, signal.SIGKILL)"
+    )
+    command = ["python3", "-S", "-E", "-c", script]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        found = census.children(parent.pid)
+        parent.communicate()
+
+    assert len(found) == 1500
