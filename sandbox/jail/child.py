@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import time
+from contextlib import suppress
 
 from sandbox import syscalls
 from sandbox.descriptor import readable
@@ -250,8 +251,9 @@ class Child(Command):
                 self._built = has_begun(report) or self._failure is not None
                 return True
             if not report and has_begun(part):
-                # Not when it is executed: one that ends at once would be gone.
                 self._find_agent(deadline - time.monotonic())
+                with suppress(BrokenPipeError):  # it was killed
+                    os.write(report_fd, b"\0")
             report += part
         return False
 

@@ -101,6 +101,8 @@ def entry_of(
         call("report", "write", REPORT_FD, Constant(_READY), len(_READY))
     else:
         steps += _seccomp(filter_program, machine, notify=features.notifies)
+    # An answer: it was seen by who is told, before it becomes a command that may end at once.
+    call("answer", "read", REPORT_FD, Slot(0, address=True), 1)
     steps += ((path, Exec(step.encoded(path))) for path in _candidates(spec))
     call("report", "write", REPORT_FD, Constant(_NOT_EXECUTED), len(_NOT_EXECUTED))
     return Entry(

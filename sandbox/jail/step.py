@@ -24,6 +24,7 @@ _NUMBERS = {
     "ppoll": (271, 73),
     "prctl": (157, 167),
     "prlimit64": (302, 261),
+    "read": (0, 63),
     "rt_sigaction": (13, 134),
     "rt_sigprocmask": (14, 135),
     "seccomp": (317, 277),
