@@ -112,6 +112,10 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     strerror: str
     filename: str | None
 
+    @classmethod
+    def of(cls, error: OSError) -> Failed:
+        return cls(error.errno or 0, error.strerror or "", error.filename)
+
 
 _ERRORS = {each.__name__: each for each in (HostError, JailError, MountError, SandboxError)}
 _requests = msgspec.msgpack.Decoder(Entered | Open | Begin | Go | Close | Declined | Charge)
@@ -280,6 +284,9 @@ class Preparer:
             except ClosedError:
                 here.close()
                 return self._await_end()
+            except OSError as error:  # of the descriptors that came some had no room
+                self._answer(Failed.of(error))
+                continue
             message = _requests.decode(body)
             match message:
                 case Charge():
@@ -289,19 +296,20 @@ class Preparer:
                 case Declined():
                     self._await_end()
                     return message
-            answer: Done | Refused | Failed
-            fds: tuple[int, ...] = ()
             try:
-                answer = done = self._do(message, place, here, features, stack)
-                fds = () if done.way_out is None else (done.way_out.netns,)
+                done = self._do(message, place, here, features, stack)
             except SandboxError as error:
-                answer = Refused(type(error).__name__, error.message, error.hint)
+                self._answer(Refused(type(error).__name__, error.message, error.hint))
             except OSError as error:
-                answer = Failed(error.errno or 0, error.strerror or "", error.filename)
-            try:
-                self._channel.send(msgspec.msgpack.encode(answer), fds)
-            except ClosedError:
-                pass  # it is dead, which is noticed next
+                self._answer(Failed.of(error))
+            else:
+                self._answer(done, () if done.way_out is None else (done.way_out.netns,))
+
+    def _answer(self, answer: Done | Refused | Failed, fds: tuple[int, ...] = ()) -> None:
+        try:
+            self._channel.send(msgspec.msgpack.encode(answer), fds)
+        except ClosedError:
+            pass  # it is dead, which is noticed next
 
     def _do(
         self,

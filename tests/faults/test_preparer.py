@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -93,6 +94,18 @@ def test_lane_that_is_not_there_yet_is_ended_on_request(
     )
     scenario.check()
     scenario.check_gone()
+
+
+def test_keeper_that_has_no_room_for_what_it_is_given_says_so(scenario: Scenario) -> None:
+    with held_up(scenario) as (up, keeper):
+        limit = max(map(int, os.listdir(f"/proc/{keeper}/fd"))) + 6
+        resource.prlimit(keeper, resource.RLIMIT_NOFILE, (limit, limit))
+
+    code, said = finish(up)
+    assert code == 0, said
+    assert scenario.states("p") == ["lost", "failed", "completed"]
+    assert "Too many open files" in scenario.attempts("p")[1]["reason"]
+    scenario.check_completed()
 
 
 def test_what_hinders_the_preparation_is_told(make: Make) -> None:
