@@ -333,5 +333,6 @@ def _runs(pid: int) -> bool:
 def _signal(pid: int, how: signal.Signals) -> None:
     try:
         os.kill(pid, how)
+        os.kill(pid, signal.SIGCONT)  # somebody may have stopped it
     except ProcessLookupError:
         pass

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -93,6 +94,37 @@ def test_lane_that_is_not_there_yet_is_ended_on_request(
         "ended on request, before its command ran",
     )
     scenario.check()
+    scenario.check_gone()
+
+
+@pytest.mark.parametrize("role", ["keeper", "preparer"])
+def test_one_that_was_stopped_before_it_claimed_anything_is_ended_on_request(
+    make: Make, role: str
+) -> None:
+    scenario = make(
+        stand_in("a", "wait()") + phase("first") + phase("second", depends_on=["first"])
+    )
+    up = scenario.up()
+    scenario.await_entry("waits", "first")
+    (template,) = children(up.pid)
+    lane = scenario.attempts("first")[0]["pid"]
+
+    def spares() -> list[int]:
+        return [pid for pid in children(template) if pid != lane and len(children(pid)) == 2]
+
+    await_true(spares, "a spare keeper")
+    (keeper,) = spares()
+    os.kill(keeper if role == "keeper" else children(keeper)[1], signal.SIGSTOP)
+    scenario.release("first")
+    await_true(lambda: scenario.states("first") == ["completed"], "the end of the first")
+
+    # `up` has given its order to the one that is stopped.
+    time.sleep(0.5)
+    done = scenario.run("down")
+
+    assert done.returncode == 0, done.stderr
+    finish(up)
+    assert scenario.attempts("second") == []
     scenario.check_gone()
 
 
