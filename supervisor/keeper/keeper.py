@@ -40,6 +40,7 @@ from supervisor.errors import (
     NotFoundError,
     SupervisorError,
 )
+from supervisor.keeper import withdrawal
 from supervisor.keeper.charge import Charge
 from supervisor.keeper.engagement import Engagement, holding
 from supervisor.keeper.giveway import give_way
@@ -151,9 +152,16 @@ def engage(
         if phase.access.writes:
             held = _take_turn(board, sprint, order)
             stack.enter_context(holding(board, sprint, order.phase, order.n, held))
+        # Who is asked to end from the claim on has to say so on the board.
+        release = stack.enter_context(withdrawal.held())
         engagement, record = _claim(board, sprint, phase, order, held)
         run = Run(engagement, record, order, features, server, post)
-        return engagement.carry_through(run.carry_out)
+
+        def act() -> Finding:
+            release()
+            return run.carry_out()
+
+        return engagement.carry_through(act)
 
 
 # -- a lane that another process prepares

@@ -135,15 +135,19 @@ class LaneDir:
         ours = [self.mount, self.inputs, self.scratch, self.git]
         theirs = [self.home, self.tmp, self.outputs]
         theirs += self.scratch_for(phase).values()
+        upper = f"{self.upper}.made"
         if phase.access.writes:
             ours.append(self.work)
             if room is None:  # else it is made of what has changed, at the end
-                theirs.append(self.upper)
+                theirs.append(upper)
         for directory in (*ours, *theirs):
             os.mkdir(directory, 0o755)
         if os.getuid() != uid:
             for directory in theirs:
                 os.chown(directory, uid, gid)
+        if upper in theirs:
+            # At once: the next attempt's tree has the owner that its top has, if we are killed.
+            os.rename(upper, self.upper)
 
 
 def variables(

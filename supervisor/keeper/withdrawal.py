@@ -7,6 +7,8 @@ but the preparations, and afterwards what the lane has made is being put away, w
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _ASKS = (signal.SIGTERM, signal.SIGINT)
@@ -27,6 +29,20 @@ def ignore() -> None:
     """From now on such a signal does nothing: it is ending already."""
     for number in _ASKS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def held() -> Iterator[Callable[[], None]]:
+    """Such a signal waits while the block lasts, or until what this gives is called."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKS)
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    try:
+        yield release
+    finally:
+        release()
 
 
 def asks_for_the_end(numbers: bytes) -> bool:

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,6 +127,37 @@ def test_one_that_was_stopped_before_it_claimed_anything_is_ended_on_request(
     finish(up)
     assert scenario.attempts("second") == []
     scenario.check_gone()
+
+
+# Asked to end the moment that it has claimed.
+ASKED = """
+import os, signal, sys
+from sandbox.probe import host
+from supervisor.keeper import keeper
+from supervisor.keeper.order import Order
+from supervisor.keeper.withdrawal import heed
+
+def ask(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+keeper.give_way = ask
+state, top, sprint = sys.argv[1:]
+order = Order(state=state, top=top, sprint=sprint, phase="p", n=1, agent="a")
+heed()
+print(keeper.keep(order, host.probe(state)).outcome.reason)
+"""
+
+
+def test_request_that_comes_with_the_claim_is_told_on_the_board(make: Make) -> None:
+    scenario = make(stand_in("a", "") + phase("other") + phase("p"))
+    assert scenario.run("run", "other", "--", "true").returncode == 0
+    sprint = scenario.sprint()["id"]
+
+    command = [sys.executable, "-P", "-c", ASKED, str(scenario.board), str(scenario.top), sprint]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert done.stdout.strip() == "ended on request, before its command ran", done.stderr
+    assert scenario.states("p") == ["revoked"]
 
 
 def test_keeper_that_has_no_room_for_what_it_is_given_says_so(scenario: Scenario) -> None:

@@ -18,8 +18,8 @@ import time
 from typing import Any
 
 _OS_CALLS = (
-    "fork", "fsync", "ftruncate", "kill", "link", "mkdir", "posix_spawn", "rename", "replace",
-    "rmdir", "symlink", "unlink", "waitpid", "write",
+    "chown", "fork", "fsync", "ftruncate", "kill", "link", "mkdir", "posix_spawn", "rename",
+    "replace", "rmdir", "symlink", "unlink", "waitpid", "write",
 )  # fmt: skip
 
 
