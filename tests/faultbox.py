@@ -240,12 +240,15 @@ class Scenario(Fleet):
             data = self.log(phase, attempt).read_bytes()[:size]
             assert hashlib.sha256(data).hexdigest() == digest, f"{phase}.{attempt} lost output"
         saved = {e[1]: e[2] for e in entries if e[0] == "saved"}
+        upper = self.lane(phase, attempt) / "upper"
+        sealed = self.board / "layers" / f"{self.sprint()['id']}-{phase}-{attempt:04d}"
         for name, digest in saved.items():
-            upper = self.lane(phase, attempt) / "upper"
-            sealed = self.board / "layers" / f"{self.sprint()['id']}-{phase}-{attempt:04d}"
-            path = next((p / name for p in (sealed, upper) if (p / name).exists()), None)
-            assert path is not None, f"{phase}.{attempt} lost {name}"
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == digest, name
+            # In this order: it may be sealed, which moves it, while we look.
+            kept = _content(upper / name)
+            if kept is None:
+                kept = _content(sealed / name)
+            assert kept is not None, f"{phase}.{attempt} lost {name}"
+            assert hashlib.sha256(kept).hexdigest() == digest, name
 
     def check_gone(self) -> None:
         """No process of ours is left, and nothing is mounted."""
@@ -303,6 +306,13 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     """The status of a process that ends, and all that it said."""
     out, err = process.communicate(timeout=TIMEOUT_S)
     return process.returncode, out + err
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _lives(pid: int) -> bool:
