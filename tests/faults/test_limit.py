@@ -126,8 +126,10 @@ def test_restarts_leave_nothing_behind_in_up(make: Make, times: int) -> None:
     await_attempts(1 + times)
 
     for pid, was in before.items():
+        # For a moment it has more: it looks whether there is room for those of a lane.
+        most = was["descriptors"] + 3
+        await_true(lambda p=pid, most=most: usage(p)["descriptors"] <= most, f"{most} descriptors")
         now = usage(pid)
-        assert now["descriptors"] <= was["descriptors"] + 3, (was, now)
         assert now["threads"] == was["threads"]
         assert now["zombies"] <= 1
         # The history that the policy goes by: below two kilobytes for each attempt.
