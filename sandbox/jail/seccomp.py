@@ -181,7 +181,6 @@ ALLOW_ALL = _INSTRUCTION.pack(_RETURN, 0, 0, ALLOW)
 
 
 @cache
-@cache
 def names(machine: str) -> Mapping[int, str]:
     """Number → name of all that there is a rule for."""
     numbers = ((number_of(name, machine), name) for name in NUMBERS)

@@ -158,14 +158,11 @@ class There:
             with _opened("user") as user:
                 self._ask(Entered(user, mnt), (user, mnt))
 
+    @contextmanager
     def way_out(
         self, phase: Phase, n: int, record: Journal, ids: tuple[int, int], features: Features
-    ) -> AbstractContextManager[WayOut | None]:
-        return self._way_out(Open(phase, n, record.path, ids))
-
-    @contextmanager
-    def _way_out(self, wanted: Open) -> Iterator[WayOut | None]:
-        answer, place = self._ask(wanted)
+    ) -> Iterator[WayOut | None]:
+        answer, place = self._ask(Open(phase, n, record.path, ids))
         found = answer.way_out
         yield found and replace(found, netns=place[found.netns])
 
